@@ -1,1 +1,194 @@
-//! Placeholder until its first module lands.
+//! Event logs: what a client gets back when it returns to a stream.
+//!
+//! Every server-to-client stream of a session is a log. The pipeline appends to it before any
+//! byte of a message leaves; a client that comes back with `Last-Event-ID` reads on from there
+//! (MCP specification, Streamable HTTP, "Resumability and Redelivery").
+//!
+//! This crate holds the [`EventLog`] contract, the [`memory`] backend, and a [`contract`] test
+//! suite that every backend passes. It does not know HTTP, does not wake readers, and keeps no
+//! clock: the time comes in as an argument.
+
+pub mod contract;
+mod event_id;
+pub mod memory;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+pub use event_id::{EventId, StreamNumber};
+
+/// A boxed future that borrows the log.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Names a session inside a log. Never leaves the process; not the `Mcp-Session-Id`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey(pub u64);
+
+/// What kind of message a record is; decides what may be given up when a log is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// A notification: the oldest may go when nobody reads the stream.
+    Notification,
+    /// A request of the server: kept until its time to live is over.
+    ServerRequest,
+    /// The response of an exchange: kept until its time to live is over.
+    Response,
+}
+
+/// Whether the record's bytes leave with the append or wait for a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// The appender itself writes the bytes to the client: nothing is unread.
+    Live,
+    /// A reader, now or later, will fetch the record.
+    Pending,
+}
+
+/// One stored message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its id, unique in the session.
+    pub id: EventId,
+    /// Its class.
+    pub class: Class,
+    /// The JSON-RPC message.
+    pub payload: Bytes,
+}
+
+/// What a reader gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The records after the cursor, in order; empty when there is nothing new.
+    pub records: Vec<Record>,
+    /// How many records between the cursor and the first of `records` had been given up.
+    pub missed: u64,
+    /// Whether the stream is finished and `records` reaches its end.
+    pub finished: bool,
+}
+
+/// Why a record was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The stream's bound is reached and a reader is attached: wait for it, then try again.
+    #[error("the stream's replay buffer is full and its reader is behind")]
+    Full,
+    /// The stream was finished, or the session forgotten.
+    #[error("the stream is closed")]
+    Closed,
+}
+
+/// Why a cursor cannot be read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The log never issued this id, or has forgotten the whole stream.
+    #[error("unknown event id")]
+    Unknown,
+}
+
+/// The bounds of an [`EventLog`].
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Payload bytes of one stream.
+    pub stream_bytes: usize,
+    /// Payload bytes of all streams.
+    pub total_bytes: usize,
+    /// How long a record is kept.
+    pub ttl: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            stream_bytes: 1024 * 1024,
+            total_bytes: 64 * 1024 * 1024,
+            ttl: Duration::from_secs(300),
+        }
+    }
+}
+
+/// The logs of all sessions.
+///
+/// # Contract
+/// - **Ids.** [`append`](EventLog::append) returns the record's id before any byte of it leaves.
+///   Ids of one stream are consecutive from 1; an id never repeats in a session. Sequence 0 is the
+///   position before the first record: a priming event carries it.
+/// - **Order.** A read returns records in append order, exclusively after the cursor, each once.
+/// - **Bounds.** A stream holds at most its bound in payload bytes, except that one larger record
+///   is kept alone. All streams together hold at most the total bound, beyond which only responses
+///   and server requests are taken (their number is bounded by the exchanges in flight).
+/// - **Giving up.** When the total is reached, finished streams go first, oldest first (one whose
+///   records were all delivered after a short rest); then, where no reader is attached, the oldest
+///   notifications. A response or a server request is given up only when its time to live is over,
+///   or its stream's session is forgotten. What is given up is counted.
+/// - **Evicted cursor.** A reader whose cursor points at given-up records gets what is left, and
+///   [`Page::missed`] says how many are gone.
+/// - **Nothing before the first event.** A stream costs nothing before it is opened or appended to.
+pub trait EventLog: Send + Sync + 'static {
+    /// Makes a stream known, so that sequence 0 of it can be read from. Idempotent.
+    fn open(&self, session: SessionKey, stream: StreamNumber, now: Instant) -> BoxFuture<'_, ()>;
+
+    /// Appends one message.
+    ///
+    /// # Errors
+    /// [`AppendError::Full`] when a reader is attached and behind; [`AppendError::Closed`] after
+    /// [`finish`](EventLog::finish).
+    fn append(
+        &self,
+        session: SessionKey,
+        stream: StreamNumber,
+        class: Class,
+        payload: Bytes,
+        delivery: Delivery,
+        now: Instant,
+    ) -> BoxFuture<'_, Result<EventId, AppendError>>;
+
+    /// Reads what follows `cursor`, at most about `max_bytes` of payload (at least one record),
+    /// and takes it as delivered.
+    ///
+    /// # Errors
+    /// [`ReadError::Unknown`] when the cursor was never issued or its stream is gone.
+    fn read(
+        &self,
+        session: SessionKey,
+        cursor: EventId,
+        max_bytes: usize,
+        now: Instant,
+    ) -> BoxFuture<'_, Result<Page, ReadError>>;
+
+    /// Says whether a reader is attached to the stream: while one is, an append waits rather than
+    /// giving up what was not read.
+    fn set_reader(
+        &self,
+        session: SessionKey,
+        stream: StreamNumber,
+        attached: bool,
+    ) -> BoxFuture<'_, ()>;
+
+    /// No more appends will come.
+    fn finish(&self, session: SessionKey, stream: StreamNumber, now: Instant) -> BoxFuture<'_, ()>;
+
+    /// Drops everything of a session.
+    fn forget(&self, session: SessionKey) -> BoxFuture<'_, ()>;
+
+    /// Drops what is older than its time to live. To be called every now and then.
+    fn expire(&self, now: Instant) -> BoxFuture<'_, ()>;
+
+    /// Counters and levels, for metrics and tests.
+    fn usage(&self) -> Usage;
+}
+
+/// What a log holds and what it has given up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Payload bytes held now.
+    pub bytes: usize,
+    /// Streams held now.
+    pub streams: usize,
+    /// Notifications given up for want of room, since the start.
+    pub notifications_given_up: u64,
+    /// Finished streams given up before their time to live was over, since the start.
+    pub streams_given_up: u64,
+}
