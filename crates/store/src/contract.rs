@@ -203,7 +203,8 @@ async fn the_total_bound_takes_finished_streams_first(make: Make<'_>) {
     let mut f = Fixture::new(
         make,
         Limits {
-            stream_bytes: 600,
+            stream_bytes: 600_000,
+            total_bytes: 1_000_000,
             ..small()
         },
     );

@@ -162,7 +162,7 @@ impl Inner {
         now: Instant,
     ) -> Option<(Instant, SessionKey, StreamNumber)> {
         let rested = |at: Instant| now.saturating_duration_since(at) >= rest;
-        let delivered = |session, stream| {
+        let delivered = |session: &SessionKey, stream: &StreamNumber| {
             let found = self
                 .sessions
                 .get(session)
