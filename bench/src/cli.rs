@@ -81,7 +81,7 @@ impl From<LoadTool> for Tool {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// Fewer rounds, shorter windows, 200 sessions: about a minute
+    /// Fewer rounds and shorter windows: about a minute
     #[arg(long)]
     pub(crate) quick: bool,
     /// Exit with 1 when a mark is missed
@@ -100,15 +100,15 @@ pub(crate) struct RunArgs {
     /// The shadowcat binary [default: built from these sources in release mode]
     #[arg(long, value_name = "PATH")]
     pub(crate) shadowcat: Option<PathBuf>,
-    /// Rounds of calls [default: 7, quick: 3]
+    /// Rounds of calls [default: 21, quick: 5]
     #[arg(long, value_parser = at_least_one)]
     pub(crate) rounds: Option<usize>,
-    /// Length of one window of calls [default: 1s, quick: 300ms]
+    /// Length of one window of calls [default: 300ms, quick: 120ms]
     #[arg(long, value_parser = humantime::parse_duration)]
     pub(crate) window: Option<Duration>,
-    /// Sessions held at once [default: 1000, quick: 200]
-    #[arg(long, value_parser = at_least_one)]
-    pub(crate) sessions: Option<usize>,
+    /// Sessions held at once
+    #[arg(long, default_value_t = 1000, value_parser = at_least_one)]
+    pub(crate) sessions: usize,
     /// Calls in flight that share one session
     #[arg(long, default_value_t = 8, value_parser = at_least_one)]
     pub(crate) calls_per_session: usize,
@@ -149,11 +149,11 @@ impl RunArgs {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let milliseconds = |full, short| Duration::from_millis(if quick { short } else { full });
         Settings {
-            rounds: self.rounds.unwrap_or(if quick { 3 } else { 7 }),
-            window: self.window.unwrap_or(milliseconds(1000, 300)),
-            warm_up: milliseconds(200, 100),
+            rounds: self.rounds.unwrap_or(if quick { 5 } else { 21 }),
+            window: self.window.unwrap_or(milliseconds(300, 120)),
+            warm_up: milliseconds(100, 50),
             starts: if quick { 5 } else { 15 },
-            sessions: self.sessions.unwrap_or(if quick { 200 } else { 1000 }),
+            sessions: self.sessions,
             per_session: self.calls_per_session,
             workers: self.workers.unwrap_or_else(cores),
         }

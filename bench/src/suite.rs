@@ -1,7 +1,8 @@
 //! The whole run: every measurement at every target, interleaved, so that whatever else the machine does strikes all of them.
 //!
-//! Each round visits each scenario, and in it every target once, in turn forward and backward. Ratios are taken within a
-//! round and scenario, where their two sides were measured seconds apart; the medians are taken over rounds.
+//! Each round visits each scenario, and in it every target once, in an order that changes. Ratios are taken within a round
+//! and scenario, where their sides were measured within a second or two; the medians are taken over rounds. Many rounds of
+//! short windows say more than few of long ones: what disturbs one window is seldom there in most.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -85,9 +86,10 @@ fn as_seconds<S: serde::Serializer>(duration: &Duration, out: S) -> Result<S::Ok
     out.serialize_f64(duration.as_secs_f64())
 }
 
-/// `targets` in the order of round number `round`.
+/// `targets`, numbered, in the order of round number `round`: each round another begins, each second round runs backward.
 fn in_turn(targets: &[Target], round: usize) -> Vec<(usize, &Target)> {
     let mut order: Vec<_> = targets.iter().enumerate().collect();
+    order.rotate_left((round / 2) % targets.len().max(1));
     if !round.is_multiple_of(2) {
         order.reverse();
     }
@@ -249,5 +251,26 @@ impl Suite<'_> {
             per_second: window.completed as f64 / window.seconds,
             cpu_seconds: window.cpu_seconds,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_target_takes_each_place() {
+        let targets = [Target::Direct, Target::Floor, Target::Nginx];
+        let places = |index| {
+            let rounds = (0..6).map(|round| in_turn(&targets, round));
+            let mut places: Vec<_> = rounds
+                .map(|order| order.iter().position(|(at, _)| *at == index))
+                .collect();
+            places.sort_unstable();
+            places
+        };
+        for index in 0..targets.len() {
+            assert_eq!(places(index), [0, 0, 1, 1, 2, 2].map(Some));
+        }
     }
 }
