@@ -61,6 +61,9 @@ pub(crate) const SCENARIOS: [Scenario; 8] = [
     },
 ];
 
+/// The 10 ms tool is measured for so many times the length of a window.
+const SLOW_TOOL_WINDOWS: u32 = 3;
+
 /// How much is measured.
 #[derive(Debug, Clone, serde::Serialize)]
 pub(crate) struct Settings {
@@ -241,7 +244,11 @@ impl Suite<'_> {
             in_flight: scenario.in_flight,
             per_session: self.settings.per_session,
             warm_up: self.settings.warm_up,
-            window: self.settings.window,
+            window: match scenario.tool {
+                // Some hundred calls a second: a percentile needs more time.
+                Tool::Sleep10 => self.settings.window * SLOW_TOOL_WINDOWS,
+                _ => self.settings.window,
+            },
         };
         let window = load::window(running.endpoint, load, &running.processes()).await?;
         Ok(Round {
