@@ -1,1 +1,18 @@
-//! Placeholder until its first module lands.
+//! The Model Context Protocol's wire rules, without I/O.
+//!
+//! - [`message`]: JSON-RPC messages as the bytes that arrived, with their routing fields read.
+//! - [`method`]: the methods that a proxy must know by name.
+//! - [`version`]: protocol versions as an ordered enum, the version state of a leg, negotiation.
+//! - [`handshake`]: what `initialize` and `server/discover` say.
+//! - [`fault`]: what went wrong, whose fault it was, and what each client is told.
+//! - [`inspect`], [`build`]: reading single fields of, and making, whole messages.
+//!
+//! Nothing here knows a socket, a clock or a session.
+
+pub mod build;
+pub mod fault;
+pub mod handshake;
+pub mod inspect;
+pub mod message;
+pub mod method;
+pub mod version;

@@ -1,0 +1,116 @@
+//! Messages that Shadowcat itself sends.
+
+use bytes::Bytes;
+
+use crate::message::{Message, RequestId, json_string};
+use crate::method::Method;
+use crate::version::ProtocolVersion;
+
+/// A message from JSON that this crate wrote: the text is valid by construction, so the fallback
+/// (an error without an id) is never met.
+fn message(json: String) -> Message {
+    Message::parse(Bytes::from(json)).unwrap_or_else(|_| {
+        const INTERNAL: &[u8] =
+            br#"{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":"internal error"}}"#;
+        Message::from_static_error(Bytes::from_static(INTERNAL))
+    })
+}
+
+/// An error response. `data` is raw JSON.
+#[must_use]
+pub fn error(id: Option<&RequestId>, code: i32, text: &str, data: Option<&str>) -> Message {
+    let id = id.map_or_else(|| "null".to_owned(), RequestId::to_json);
+    let data = data
+        .map(|data| format!(r#","data":{data}"#))
+        .unwrap_or_default();
+    let text = json_string(text);
+    message(format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{text}{data}}}}}"#
+    ))
+}
+
+/// A successful response. `result` is raw JSON.
+#[must_use]
+pub fn result(id: &RequestId, result: &str) -> Message {
+    message(format!(
+        r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#,
+        id.to_json()
+    ))
+}
+
+/// A notification. `params` is raw JSON.
+#[must_use]
+pub fn notification(method: &Method, params: Option<&str>) -> Message {
+    let method = json_string(method.as_str());
+    let params = params
+        .map(|params| format!(r#","params":{params}"#))
+        .unwrap_or_default();
+    message(format!(r#"{{"jsonrpc":"2.0","method":{method}{params}}}"#))
+}
+
+/// `notifications/initialized`.
+#[must_use]
+pub fn initialized() -> Message {
+    notification(&Method::Initialized, None)
+}
+
+/// `notifications/cancelled`.
+#[must_use]
+pub fn cancelled(id: &RequestId, reason: &str) -> Message {
+    let params = format!(
+        r#"{{"requestId":{},"reason":{}}}"#,
+        id.to_json(),
+        json_string(reason)
+    );
+    notification(&Method::Cancelled, Some(&params))
+}
+
+/// `notifications/resources/updated`.
+#[must_use]
+pub fn resource_updated(uri: &str) -> Message {
+    notification(
+        &Method::ResourcesUpdated,
+        Some(&format!(r#"{{"uri":{}}}"#, json_string(uri))),
+    )
+}
+
+/// An `initialize` of our own, to learn what a server speaks.
+#[must_use]
+pub fn initialize(version: ProtocolVersion) -> Message {
+    message(format!(
+        r#"{{"jsonrpc":"2.0","id":"shadowcat-initialize","method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{{}},"clientInfo":{}}}}}"#,
+        client_info(),
+    ))
+}
+
+/// A `server/discover` of our own, to learn what a server speaks.
+#[must_use]
+pub fn discover() -> Message {
+    message(format!(
+        r#"{{"jsonrpc":"2.0","id":"shadowcat-discover","method":"server/discover","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"{}","io.modelcontextprotocol/clientCapabilities":{{}},"io.modelcontextprotocol/clientInfo":{}}}}}}}"#,
+        ProtocolVersion::V2026_07_28,
+        client_info(),
+    ))
+}
+
+fn client_info() -> String {
+    format!(
+        r#"{{"name":"shadowcat","version":"{}"}}"#,
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// Whether two equal notifications of this method say no more than one: the receiver fetches the
+/// current state after either.
+#[must_use]
+pub fn is_coalescible(message: &Message) -> bool {
+    matches!(
+        message.method(),
+        Some(
+            Method::ToolsListChanged
+                | Method::PromptsListChanged
+                | Method::ResourcesListChanged
+                | Method::ResourcesUpdated
+        )
+    )
+}

@@ -1,0 +1,179 @@
+use super::*;
+use proptest::prelude::*;
+
+fn parse(text: &str) -> Result<Message, ParseError> {
+    Message::parse(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+fn kind_of(text: &str) -> Kind {
+    parse(text).unwrap().kind().clone()
+}
+
+#[test]
+fn the_four_kinds_are_told_apart() {
+    let id = RequestId::Integer(7);
+    assert_eq!(
+        kind_of(r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#),
+        Kind::Request {
+            id: id.clone(),
+            method: Method::Ping
+        }
+    );
+    assert_eq!(
+        kind_of(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#),
+        Kind::Notification {
+            method: Method::Initialized
+        }
+    );
+    assert_eq!(
+        kind_of(r#"{"result":null,"id":7,"jsonrpc":"2.0"}"#),
+        Kind::Response { id }
+    );
+    assert_eq!(
+        kind_of(r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#),
+        Kind::Error { id: None }
+    );
+}
+
+#[test]
+fn what_two_readers_could_read_differently_is_refused() {
+    for bad in [
+        r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/call"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#,
+        r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":true,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":3}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":7}"#,
+        r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
+        r#"{"id":1,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":1}"#,
+        r#"{"jsonrpc":"2.0","id":1,"error":"x"}"#,
+        "[]",
+        "1",
+        "null",
+    ] {
+        assert_eq!(parse(bad).unwrap_err().code(), -32600, "{bad}");
+    }
+    for bad in ["", "{", "{}{}", "nonsense", "{\"jsonrpc\":\"2.0\",}"] {
+        assert_eq!(parse(bad).unwrap_err().code(), -32700, "{bad}");
+    }
+    assert_eq!(
+        Message::parse(Bytes::from_static(b"\xff"))
+            .unwrap_err()
+            .code(),
+        -32700
+    );
+}
+
+#[test]
+fn ids_are_compared_as_spelt() {
+    let id = |json: &str| RequestId::parse(json).unwrap();
+    assert_eq!(id("1"), RequestId::Integer(1));
+    assert_ne!(id("1"), id("1.0"));
+    assert_ne!(id("1"), id("\"1\""));
+    assert_eq!(id(r#""a""#), id(r#""\u0061""#));
+    for json in [
+        "1",
+        "-0",
+        "1.0",
+        "123456789012345678901234567890",
+        "\"a\\\"b\"",
+    ] {
+        assert_eq!(id(json).to_json(), json);
+    }
+}
+
+#[test]
+fn a_batch_shares_its_bytes() {
+    let raw = Bytes::from_static(
+        br#" [ {"jsonrpc":"2.0","id":1,"method":"ping"} , {"jsonrpc":"2.0","method":"x"} ] "#,
+    );
+    let Payload::Batch(messages) = Payload::parse(raw).unwrap() else {
+        panic!("no batch")
+    };
+    assert_eq!(
+        messages[1].raw().as_ref(),
+        br#"{"jsonrpc":"2.0","method":"x"}"#
+    );
+    assert_eq!(
+        Payload::parse(Bytes::from_static(b"[]")).unwrap_err(),
+        ParseError::EmptyBatch
+    );
+    let many = format!(
+        "[{}]",
+        vec![r#"{"jsonrpc":"2.0","method":"x"}"#; MAX_BATCH + 1].join(",")
+    );
+    assert_eq!(
+        Payload::parse(many.into()).unwrap_err(),
+        ParseError::BatchTooLong
+    );
+}
+
+#[test]
+fn a_pretty_printed_message_fits_a_line() {
+    let message = parse("{\r\n \"jsonrpc\": \"2.0\",\n \"method\": \"x\"\n}").unwrap();
+    let line = message.as_line();
+    assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
+    assert_eq!(Message::parse(line).unwrap().kind(), message.kind());
+}
+
+#[test]
+fn the_id_can_stand_after_the_body() {
+    let message = parse(r#"{"jsonrpc":"2.0","params":{"a":[1]},"method":"x","id":1}"#).unwrap();
+    let changed = message.with_id(&RequestId::String("long-id".into()));
+    assert_eq!(
+        changed.raw().as_ref(),
+        br#"{"jsonrpc":"2.0","params":{"a":[1]},"method":"x","id":"long-id"}"#
+    );
+    assert_eq!(changed.body(), Some(r#"{"a":[1]}"#));
+}
+
+fn json() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        ".*".prop_map(Into::into),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            proptest::collection::hash_map("[a-z_]{0,6}", inner, 0..4)
+                .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+        let _ = Payload::parse(bytes.into());
+    }
+
+    #[test]
+    fn a_changed_id_changes_nothing_else(
+        params in proptest::collection::hash_map("[a-z]{1,4}", json(), 0..4),
+        first: i64,
+        second in ".{0,12}",
+        pretty: bool,
+    ) {
+        let value = serde_json::json!({
+            "jsonrpc": "2.0", "id": first, "method": "tools/call", "params": params, "extra": [1],
+        });
+        let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
+        let text = text.unwrap();
+        let message = parse(&text).unwrap();
+        prop_assert_eq!(message.raw().as_ref(), text.as_bytes());
+        let id = RequestId::String(second.as_str().into());
+        let changed = message.with_id(&id);
+        let reparsed = Message::parse(changed.raw().clone()).unwrap();
+        prop_assert_eq!(reparsed.kind(), changed.kind());
+        prop_assert_eq!(reparsed.body(), message.body());
+        let back = changed.with_id(&RequestId::Integer(first));
+        prop_assert_eq!(back.raw(), message.raw());
+    }
+}

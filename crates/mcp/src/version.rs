@@ -1,0 +1,481 @@
+//! Protocol versions, and what each leg of a session settled on.
+//!
+//! MCP specification, Lifecycle, "Version Negotiation". Versions are values of an ordered enum:
+//! nothing compares strings, and nothing is guessed but the one default that the specification
+//! gives (an absent `MCP-Protocol-Version` means 2025-03-26 where nothing else tells).
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::build;
+use crate::message::{Message, RequestId, json_string};
+
+/// A version of the protocol that Shadowcat knows, oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(non_camel_case_types, reason = "the names are dates")]
+pub enum ProtocolVersion {
+    /// 2024-11-05
+    V2024_11_05,
+    /// 2025-03-26
+    V2025_03_26,
+    /// 2025-06-18
+    V2025_06_18,
+    /// 2025-11-25
+    V2025_11_25,
+    /// 2026-07-28
+    V2026_07_28,
+}
+
+/// Which of the two families a version belongs to; they cannot talk to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Era {
+    /// A handshake and a session: up to 2025-11-25.
+    Legacy,
+    /// Metadata in every request, no session: from 2026-07-28.
+    Modern,
+}
+
+impl ProtocolVersion {
+    /// All versions, oldest first.
+    pub const ALL: [Self; 5] = [
+        Self::V2024_11_05,
+        Self::V2025_03_26,
+        Self::V2025_06_18,
+        Self::V2025_11_25,
+        Self::V2026_07_28,
+    ];
+
+    /// The newest version of the legacy era.
+    pub const NEWEST_LEGACY: Self = Self::V2025_11_25;
+
+    /// What an absent `MCP-Protocol-Version` header means where nothing else tells.
+    pub const ASSUMED: Self = Self::V2025_03_26;
+
+    /// The version on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V2024_11_05 => "2024-11-05",
+            Self::V2025_03_26 => "2025-03-26",
+            Self::V2025_06_18 => "2025-06-18",
+            Self::V2025_11_25 => "2025-11-25",
+            Self::V2026_07_28 => "2026-07-28",
+        }
+    }
+
+    /// Its era.
+    #[must_use]
+    pub fn era(self) -> Era {
+        if self >= Self::V2026_07_28 {
+            Era::Modern
+        } else {
+            Era::Legacy
+        }
+    }
+
+    /// Whether a client of this version sends `MCP-Protocol-Version` after the handshake.
+    #[must_use]
+    pub fn has_version_header(self) -> bool {
+        self >= Self::V2025_06_18
+    }
+
+    /// Whether event streams of this version open with a priming event (2025-11-25, "Resumability
+    /// and Redelivery").
+    #[must_use]
+    pub fn has_priming_events(self) -> bool {
+        self == Self::V2025_11_25
+    }
+
+    /// Whether messages may come in batches: in 2025-03-26 only.
+    #[must_use]
+    pub fn has_batches(self) -> bool {
+        self == Self::V2025_03_26
+    }
+}
+
+impl fmt::Display for ProtocolVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// No version that Shadowcat knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownVersion(pub String);
+
+impl fmt::Display for UnknownVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unknown protocol version {:?}", self.0)
+    }
+}
+
+impl std::error::Error for UnknownVersion {}
+
+impl FromStr for ProtocolVersion {
+    type Err = UnknownVersion;
+
+    fn from_str(text: &str) -> Result<Self, UnknownVersion> {
+        let known = Self::ALL
+            .into_iter()
+            .find(|version| version.as_str() == text);
+        known.ok_or_else(|| UnknownVersion(text.to_owned()))
+    }
+}
+
+/// Which versions the operator accepts, on either leg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VersionPolicy {
+    /// The lowest.
+    pub min: Option<ProtocolVersion>,
+    /// The only one.
+    pub pin: Option<ProtocolVersion>,
+}
+
+impl VersionPolicy {
+    /// Whether a version may be used.
+    #[must_use]
+    pub fn allows(&self, version: ProtocolVersion) -> bool {
+        self.min.is_none_or(|min| version >= min) && self.pin.is_none_or(|pin| version == pin)
+    }
+
+    /// The versions of an era that may be used, newest first.
+    #[must_use]
+    pub fn supported(&self, era: Era) -> Vec<ProtocolVersion> {
+        let all = ProtocolVersion::ALL.into_iter().rev();
+        all.filter(|version| version.era() == era && self.allows(*version))
+            .collect()
+    }
+}
+
+/// What a legacy leg has settled on. Each step may be taken once, in this order:
+///
+/// ```text
+/// Uninitialized --request--> Requested --negotiate--> Negotiated --validate--> Validated
+/// ```
+///
+/// Any other step is an error: there is no second handshake inside a session.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum LegVersion {
+    /// Nothing was said.
+    #[default]
+    Uninitialized,
+    /// The client asked for a version.
+    Requested {
+        /// As the client spelt it.
+        requested: String,
+    },
+    /// The server answered with a version that is known and allowed.
+    Negotiated {
+        /// As the client spelt it.
+        requested: String,
+        /// The server's choice.
+        negotiated: ProtocolVersion,
+    },
+    /// A later message confirmed the version by its transport channel (the header, or the pipe
+    /// itself).
+    Validated {
+        /// The server's choice.
+        negotiated: ProtocolVersion,
+    },
+}
+
+/// Why a step of a handshake is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VersionError {
+    /// A step out of order.
+    OutOfOrder {
+        /// The step.
+        step: &'static str,
+        /// The state it met.
+        state: &'static str,
+    },
+    /// A version that is unknown, of the wrong era, or not allowed by the operator.
+    Refused {
+        /// What the client asked for.
+        requested: String,
+        /// What the server answered.
+        answered: String,
+        /// What would have been accepted.
+        supported: Vec<ProtocolVersion>,
+    },
+    /// A handshake message without what it must hold.
+    Malformed(&'static str),
+}
+
+impl LegVersion {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Uninitialized => "uninitialized",
+            Self::Requested { .. } => "requested",
+            Self::Negotiated { .. } => "negotiated",
+            Self::Validated { .. } => "validated",
+        }
+    }
+
+    /// The client sent `initialize` with this version.
+    ///
+    /// # Errors
+    /// [`VersionError::OutOfOrder`] when there was an `initialize` before.
+    pub fn request(&mut self, version: &str) -> Result<(), VersionError> {
+        if *self != Self::Uninitialized {
+            let state = self.name();
+            return Err(VersionError::OutOfOrder {
+                step: "initialize",
+                state,
+            });
+        }
+        *self = Self::Requested {
+            requested: version.to_owned(),
+        };
+        Ok(())
+    }
+
+    /// The server answered with this version. A version that the client did not ask for is the
+    /// server's right, if it is known and the policy allows it; what the client will not take it
+    /// refuses itself.
+    ///
+    /// # Errors
+    /// [`VersionError::Refused`] or [`VersionError::OutOfOrder`]; the state stays.
+    pub fn negotiate(
+        &mut self,
+        answered: &str,
+        policy: &VersionPolicy,
+    ) -> Result<ProtocolVersion, VersionError> {
+        let Self::Requested { requested } = self else {
+            let state = self.name();
+            return Err(VersionError::OutOfOrder {
+                step: "the server's answer",
+                state,
+            });
+        };
+        let known = answered.parse().ok().filter(|version: &ProtocolVersion| {
+            version.era() == Era::Legacy && policy.allows(*version)
+        });
+        let Some(negotiated) = known else {
+            return Err(VersionError::Refused {
+                requested: requested.clone(),
+                answered: answered.to_owned(),
+                supported: policy.supported(Era::Legacy),
+            });
+        };
+        *self = Self::Negotiated {
+            requested: std::mem::take(requested),
+            negotiated,
+        };
+        Ok(negotiated)
+    }
+
+    /// A message after the handshake named this version by its transport (`None`: it named none).
+    ///
+    /// # Errors
+    /// [`VersionError::Refused`] when it differs from the negotiated one,
+    /// [`VersionError::OutOfOrder`] before there is one.
+    pub fn validate(&mut self, named: Option<ProtocolVersion>) -> Result<(), VersionError> {
+        let Some(negotiated) = self.negotiated() else {
+            let state = self.name();
+            return Err(VersionError::OutOfOrder {
+                step: "a request",
+                state,
+            });
+        };
+        if let Some(named) = named.filter(|named| *named != negotiated) {
+            return Err(VersionError::Refused {
+                requested: named.to_string(),
+                answered: negotiated.to_string(),
+                supported: vec![negotiated],
+            });
+        }
+        *self = Self::Validated { negotiated };
+        Ok(())
+    }
+
+    /// The version settled on, once there is one.
+    #[must_use]
+    pub fn negotiated(&self) -> Option<ProtocolVersion> {
+        match self {
+            Self::Negotiated { negotiated, .. } | Self::Validated { negotiated } => {
+                Some(*negotiated)
+            }
+            Self::Uninitialized | Self::Requested { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for VersionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfOrder { step, state } => {
+                write!(f, "{step} does not fit a session whose version is {state}")
+            }
+            Self::Refused {
+                requested,
+                answered,
+                supported,
+            } => write!(
+                f,
+                "the client asked for protocol version {requested}, the server answered \
+                 {answered}; accepted here: {}",
+                list(supported)
+            ),
+            Self::Malformed(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for VersionError {}
+
+impl VersionError {
+    /// The error response that the client gets.
+    #[must_use]
+    pub fn to_response(&self, id: &RequestId) -> Message {
+        match self {
+            Self::Refused {
+                requested,
+                supported,
+                ..
+            } => {
+                let data = version_data(supported.iter().map(|v| v.as_str()), requested);
+                build::error(Some(id), -32602, &self.to_string(), Some(&data))
+            }
+            Self::OutOfOrder { .. } => build::error(Some(id), -32600, &self.to_string(), None),
+            Self::Malformed(_) => build::error(Some(id), -32602, &self.to_string(), None),
+        }
+    }
+}
+
+/// `{"supported": [...], "requested": ...}`.
+pub(crate) fn version_data<'a>(
+    supported: impl IntoIterator<Item = &'a str>,
+    requested: &str,
+) -> String {
+    let supported: Vec<_> = supported.into_iter().map(json_string).collect();
+    format!(
+        r#"{{"supported":[{}],"requested":{}}}"#,
+        supported.join(","),
+        json_string(requested)
+    )
+}
+
+fn list(versions: &[ProtocolVersion]) -> String {
+    versions
+        .iter()
+        .map(|version| version.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// -32022 for a modern client whose server speaks only sessions.
+#[must_use]
+pub fn modern_client_legacy_server(id: &RequestId, requested: &str, server: &str) -> Message {
+    let text = format!(
+        "the client speaks {requested}, the server only {server}: these cannot talk to each other \
+         yet; use a client that speaks {server}"
+    );
+    build::error(
+        Some(id),
+        -32022,
+        &text,
+        Some(&version_data([server], requested)),
+    )
+}
+
+/// -32602 for a legacy client whose server speaks only 2026-07-28 or later.
+#[must_use]
+pub fn legacy_client_modern_server(id: &RequestId, requested: &str, server: &[String]) -> Message {
+    let text = format!(
+        "the client asked for {requested}, the server speaks only {}: these cannot talk to each \
+         other yet; use a client that speaks one of these",
+        server.join(", ")
+    );
+    let data = version_data(server.iter().map(String::as_str), requested);
+    build::error(Some(id), -32602, &text, Some(&data))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_ordered_as_their_dates() {
+        let names: Vec<_> = ProtocolVersion::ALL.iter().map(|v| v.as_str()).collect();
+        assert!(names.is_sorted() && ProtocolVersion::ALL.is_sorted());
+        assert!(
+            names
+                .iter()
+                .all(|name| name.parse::<ProtocolVersion>().is_ok())
+        );
+        assert!("2025-06-18 ".parse::<ProtocolVersion>().is_err());
+    }
+
+    #[test]
+    fn a_handshake_goes_one_way_only() {
+        let policy = VersionPolicy::default();
+        let mut leg = LegVersion::default();
+        assert!(leg.negotiate("2025-06-18", &policy).is_err());
+        assert!(leg.validate(None).is_err());
+        leg.request("2025-11-25").unwrap();
+        assert!(leg.request("2025-11-25").is_err());
+        assert_eq!(
+            leg.negotiate("2025-06-18", &policy),
+            Ok(ProtocolVersion::V2025_06_18)
+        );
+        assert!(leg.request("2025-06-18").is_err(), "no renegotiation");
+        assert!(leg.negotiate("2025-06-18", &policy).is_err());
+        assert!(leg.validate(Some(ProtocolVersion::V2025_11_25)).is_err());
+        assert_eq!(leg.validate(Some(ProtocolVersion::V2025_06_18)), Ok(()));
+        assert_eq!(leg.validate(None), Ok(()));
+    }
+
+    #[test]
+    fn a_server_cannot_take_the_session_below_the_minimum_or_off_the_pin() {
+        let min = Some(ProtocolVersion::V2025_06_18);
+        for (policy, answered, accepted) in [
+            (VersionPolicy { min, pin: None }, "2025-03-26", false),
+            (VersionPolicy { min, pin: None }, "2025-06-18", true),
+            (
+                VersionPolicy {
+                    min: None,
+                    pin: min,
+                },
+                "2025-11-25",
+                false,
+            ),
+            (
+                VersionPolicy {
+                    min: None,
+                    pin: min,
+                },
+                "2025-06-18",
+                true,
+            ),
+            (VersionPolicy::default(), "2026-07-28", false),
+            (VersionPolicy::default(), "1999-01-01", false),
+        ] {
+            let mut leg = LegVersion::default();
+            leg.request("2025-11-25").unwrap();
+            assert_eq!(
+                leg.negotiate(answered, &policy).is_ok(),
+                accepted,
+                "{answered}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_what_would_have_been_accepted() {
+        let mut leg = LegVersion::default();
+        leg.request("2025-11-25").unwrap();
+        let policy = VersionPolicy {
+            min: Some(ProtocolVersion::V2025_11_25),
+            pin: None,
+        };
+        let error = leg.negotiate("2024-11-05", &policy).unwrap_err();
+        let response = error.to_response(&RequestId::Integer(1));
+        let text = std::str::from_utf8(response.raw()).unwrap();
+        assert!(text.contains(r#""code":-32602"#), "{text}");
+        assert!(
+            text.contains(r#"{"supported":["2025-11-25"],"requested":"2025-11-25"}"#),
+            "{text}"
+        );
+    }
+}
