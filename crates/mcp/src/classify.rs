@@ -1,0 +1,286 @@
+//! Which era a message belongs to, and whether its version channels agree.
+//!
+//! A version is said in up to three places: the `MCP-Protocol-Version` header, the body of
+//! `initialize`, and a request's `_meta`. The body is read first and the header is checked against
+//! it (eras, sections 1, 3.2 and 7), so that nothing is routed on a header that its body
+//! contradicts.
+
+use http::HeaderMap;
+
+use crate::fault::Rejection;
+use crate::handshake::Offer;
+use crate::headers::{self, VersionHeader};
+use crate::inspect::{self, Claim};
+use crate::message::{Kind, Message, Payload, RequestId};
+use crate::method::Method;
+use crate::version::{Era, ProtocolVersion, VersionPolicy};
+
+/// What an HTTP POST is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Belongs to a session.
+    Legacy,
+    /// Stands alone.
+    Modern(ModernRequest),
+    /// Neither.
+    Rejected(Rejection),
+}
+
+/// A modern message that may go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModernRequest {
+    /// Wants an answer.
+    Request {
+        /// Its id.
+        id: RequestId,
+        /// Its method.
+        method: Method,
+    },
+    /// Wants none.
+    Notification,
+}
+
+const ALLOW_POST: Rejection = Rejection::MethodNotAllowed { allow: "POST" };
+
+/// Judges a POST.
+#[must_use]
+pub fn post(headers: &HeaderMap, payload: &Payload, policy: &VersionPolicy) -> Verdict {
+    let judged = match payload {
+        Payload::Single(message) => single(headers, message, policy),
+        Payload::Batch(messages) => batch(headers, messages),
+    };
+    match judged {
+        Ok(Some(modern)) => Verdict::Modern(modern),
+        Ok(None) => Verdict::Legacy,
+        Err(rejection) => Verdict::Rejected(rejection),
+    }
+}
+
+/// Judges a GET or a DELETE: the modern era has neither.
+///
+/// # Errors
+/// 405 when the header names a modern version.
+pub fn bodiless(headers: &HeaderMap) -> Result<(), Rejection> {
+    if is_modern(&headers::version(headers)) {
+        Err(ALLOW_POST)
+    } else {
+        Ok(())
+    }
+}
+
+fn is_modern(header: &VersionHeader) -> bool {
+    matches!(header, VersionHeader::Known(version) if version.era() == Era::Modern)
+}
+
+fn single(
+    headers: &HeaderMap,
+    message: &Message,
+    policy: &VersionPolicy,
+) -> Result<Option<ModernRequest>, Rejection> {
+    let header = headers::version(headers);
+    match message.kind() {
+        Kind::Response { .. } | Kind::Error { .. } if is_modern(&header) => {
+            Err(Rejection::InvalidRequest(
+                "protocol version 2026-07-28 has no responses from clients".to_owned(),
+            ))
+        }
+        Kind::Response { .. } | Kind::Error { .. } => Ok(None),
+        Kind::Notification { .. } => Ok(is_modern(&header).then_some(ModernRequest::Notification)),
+        Kind::Request { id, method } => {
+            let Some(version) = claimed(message, method, policy)? else {
+                return unclaimed(&header, method).map(|()| None);
+            };
+            if header != VersionHeader::Known(version) {
+                return Err(Rejection::HeaderMismatch {
+                    header: "MCP-Protocol-Version",
+                    said: headers::text(headers, &headers::PROTOCOL_VERSION),
+                    body: version.to_string(),
+                });
+            }
+            routing_agrees(headers, message, method)?;
+            Ok(Some(ModernRequest::Request {
+                id: id.clone(),
+                method: method.clone(),
+            }))
+        }
+    }
+}
+
+/// The modern version that a request claims in its body; `None` if it claims none.
+fn claimed(
+    message: &Message,
+    method: &Method,
+    policy: &VersionPolicy,
+) -> Result<Option<ProtocolVersion>, Rejection> {
+    match inspect::claim(message) {
+        Claim::None if *method == Method::Discover => Err(Rejection::MissingMetadata(
+            "server/discover needs _meta[\"io.modelcontextprotocol/protocolVersion\"]",
+        )),
+        Claim::None => Ok(None),
+        Claim::Malformed { why, .. } => Err(Rejection::MissingMetadata(why)),
+        Claim::WellFormed { version } => {
+            let known = version.parse::<ProtocolVersion>().ok();
+            match known.filter(|known| known.era() == Era::Modern && policy.allows(*known)) {
+                Some(known) => Ok(Some(known)),
+                None => Err(Rejection::UnsupportedVersion {
+                    requested: version,
+                    supported: policy.supported(Era::Modern),
+                }),
+            }
+        }
+    }
+}
+
+/// A request without a claim belongs to a session, unless its header says otherwise.
+fn unclaimed(header: &VersionHeader, method: &Method) -> Result<(), Rejection> {
+    match header {
+        VersionHeader::Known(version) if version.era() == Era::Modern => {
+            if *method == Method::Initialize {
+                return Err(Rejection::HeaderMismatch {
+                    header: "MCP-Protocol-Version",
+                    said: Some(version.to_string()),
+                    body: "initialize".to_owned(),
+                });
+            }
+            Err(Rejection::MissingMetadata(
+                "a 2026-07-28 request needs _meta[\"io.modelcontextprotocol/protocolVersion\"]",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `Mcp-Method` and `Mcp-Name` must say once what the body says.
+fn routing_agrees(
+    headers: &HeaderMap,
+    message: &Message,
+    method: &Method,
+) -> Result<(), Rejection> {
+    agrees(headers, &headers::METHOD, "Mcp-Method", method.as_str())?;
+    match inspect::routing_name(message) {
+        Some(name) => agrees(headers, &headers::NAME, "Mcp-Name", &name),
+        None => Ok(()),
+    }
+}
+
+fn agrees(
+    headers: &HeaderMap,
+    name: &http::HeaderName,
+    header: &'static str,
+    body: &str,
+) -> Result<(), Rejection> {
+    let said = headers::text(headers, name);
+    let once = headers.get_all(name).iter().count() == 1;
+    let decoded = said.as_deref().and_then(headers::decoded);
+    if once && decoded.as_deref() == Some(body) {
+        return Ok(());
+    }
+    Err(Rejection::HeaderMismatch {
+        header,
+        said,
+        body: body.to_owned(),
+    })
+}
+
+/// A batch belongs to the legacy era; which of its versions has batches is the session's to say.
+fn batch(headers: &HeaderMap, messages: &[Message]) -> Result<Option<ModernRequest>, Rejection> {
+    let claims = messages
+        .iter()
+        .any(|message| inspect::claim(message) != Claim::None);
+    let initializes = messages
+        .iter()
+        .any(|message| message.method() == Some(&Method::Initialize));
+    if claims || initializes || is_modern(&headers::version(headers)) {
+        return Err(Rejection::BatchNotAllowed);
+    }
+    Ok(None)
+}
+
+/// Checks the header of a message inside a session against the version settled there.
+///
+/// # Errors
+/// [`Rejection::VersionConflict`] or [`Rejection::UnsupportedVersionHeader`], both 400.
+pub fn check_version(
+    headers: &HeaderMap,
+    negotiated: Option<ProtocolVersion>,
+) -> Result<(), Rejection> {
+    match (headers::version(headers), negotiated) {
+        (VersionHeader::Absent, _) | (VersionHeader::Known(_), None) => Ok(()),
+        (VersionHeader::Known(header), Some(negotiated)) if header == negotiated => Ok(()),
+        (VersionHeader::Known(header), Some(negotiated)) => Err(Rejection::VersionConflict {
+            header: header.to_string(),
+            body: negotiated.to_string(),
+        }),
+        (VersionHeader::Unknown(header), _) => Err(Rejection::UnsupportedVersionHeader { header }),
+    }
+}
+
+/// Checks the header of an `initialize`, if there is one, against its body.
+///
+/// # Errors
+/// [`Rejection::VersionConflict`] or [`Rejection::UnsupportedVersionHeader`], both 400.
+pub fn check_initialize(headers: &HeaderMap, initialize: &Message) -> Result<(), Rejection> {
+    let Ok(offer) = Offer::read(initialize) else {
+        return Ok(());
+    };
+    match headers::version(headers) {
+        VersionHeader::Absent => Ok(()),
+        VersionHeader::Known(header) if header.as_str() == offer.version() => Ok(()),
+        VersionHeader::Known(header) => Err(Rejection::VersionConflict {
+            header: header.to_string(),
+            body: offer.version().to_owned(),
+        }),
+        VersionHeader::Unknown(header) => Err(Rejection::UnsupportedVersionHeader { header }),
+    }
+}
+
+/// Which era a message on a pipe belongs to. `connection` is what earlier messages decided.
+///
+/// # Errors
+/// When the message does not fit the connection's era or its own claim.
+pub fn stdio(
+    message: &Message,
+    connection: Option<Era>,
+    policy: &VersionPolicy,
+) -> Result<Era, Rejection> {
+    let Kind::Request { method, .. } = message.kind() else {
+        return Ok(connection.unwrap_or(Era::Legacy));
+    };
+    let era = match (method, claimed(message, method, policy)?) {
+        (_, Some(_)) => Era::Modern,
+        (Method::Initialize, None) => Era::Legacy,
+        (_, None) => connection.unwrap_or(Era::Legacy),
+    };
+    match (connection, era, method) {
+        (Some(Era::Modern), Era::Modern, _)
+            if inspect::claim(message) == Claim::None && *method != Method::Ping =>
+        {
+            Err(Rejection::MissingMetadata(
+                "a 2026-07-28 request needs _meta[\"io.modelcontextprotocol/protocolVersion\"]",
+            ))
+        }
+        (Some(Era::Modern), Era::Legacy, _) => Err(Rejection::UnsupportedVersion {
+            requested: Offer::read(message)
+                .map_or_else(|_| method.to_string(), |offer| offer.version().to_owned()),
+            supported: policy.supported(Era::Modern),
+        }),
+        (Some(Era::Legacy), Era::Modern, _) => Err(Rejection::InvalidRequest(
+            "this connection was opened with initialize; a 2026-07-28 request does not fit it"
+                .to_owned(),
+        )),
+        _ => Ok(era),
+    }
+}
+
+/// Whether a message decides the era of its connection (eras, section 3.2: `server/discover` and
+/// `ping` decide nothing).
+#[must_use]
+pub fn decides_era(message: &Message) -> bool {
+    match message.kind() {
+        Kind::Request { method, .. } => !matches!(method, Method::Discover | Method::Ping),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

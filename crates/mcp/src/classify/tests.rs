@@ -1,0 +1,157 @@
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+
+use super::*;
+
+const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+const INITIALIZE: &str =
+    r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
+const NOTIFICATION: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+const RESPONSE: &str = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+
+fn modern(method: &str, version: &str, extra: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{extra}"_meta":{{"io.modelcontextprotocol/protocolVersion":"{version}","io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
+    )
+}
+
+fn headers(fields: &[(&str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        headers.append(name, HeaderValue::from_str(value).unwrap());
+    }
+    headers
+}
+
+/// The verdict in short: "legacy", "modern", or status and code.
+fn judge(body: &str, fields: &[(&str, &str)]) -> String {
+    let payload = Payload::parse(Bytes::copy_from_slice(body.as_bytes())).unwrap();
+    match post(&headers(fields), &payload, &VersionPolicy::default()) {
+        Verdict::Legacy => "legacy".into(),
+        Verdict::Modern(_) => "modern".into(),
+        Verdict::Rejected(rejection) => {
+            format!("{} {}", rejection.status().as_u16(), rejection.code())
+        }
+    }
+}
+
+const VERSION: &str = "mcp-protocol-version";
+const MODERN: (&str, &str) = (VERSION, "2026-07-28");
+const LEGACY: (&str, &str) = (VERSION, "2025-11-25");
+const LIST: (&str, &str) = ("mcp-method", "tools/list");
+
+#[test]
+fn the_table_of_client_eras() {
+    let list = modern("tools/list", "2026-07-28", "");
+    let malformed = list.replace("\"2026-07-28\"", "7");
+    for (body, fields, verdict) in [
+        (list.as_str(), &[MODERN, LIST][..], "modern"),
+        (&list, &[LIST], "400 -32020"),
+        (&list, &[LEGACY, LIST], "400 -32020"),
+        (&malformed, &[MODERN, LIST], "400 -32602"),
+        (&malformed, &[LEGACY], "400 -32602"),
+        (PING, &[MODERN], "400 -32602"),
+        (PING, &[LEGACY], "legacy"),
+        (PING, &[], "legacy"),
+        (
+            &modern("tools/list", "2025-11-25", ""),
+            &[LEGACY],
+            "400 -32022",
+        ),
+        (
+            &modern("tools/list", "2031-01-01", ""),
+            &[(VERSION, "2031-01-01")],
+            "400 -32022",
+        ),
+        (INITIALIZE, &[MODERN], "400 -32020"),
+        (INITIALIZE, &[], "legacy"),
+        (
+            &INITIALIZE.replace("2025-11-25", "2026-07-28"),
+            &[],
+            "legacy",
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"server/discover"}"#,
+            &[],
+            "400 -32602",
+        ),
+        (NOTIFICATION, &[MODERN], "modern"),
+        (NOTIFICATION, &[], "legacy"),
+        (RESPONSE, &[MODERN], "400 -32600"),
+        (RESPONSE, &[LEGACY], "legacy"),
+        (&format!("[{list}]"), &[], "400 -32600"),
+        (&format!("[{PING}]"), &[MODERN], "400 -32600"),
+        (&format!("[{PING}]"), &[], "legacy"),
+        (&format!("[{INITIALIZE}]"), &[], "400 -32600"),
+    ] {
+        assert_eq!(judge(body, fields), verdict, "{body} {fields:?}");
+    }
+}
+
+#[test]
+fn routing_headers_say_once_what_the_body_says() {
+    let call = modern("tools/call", "2026-07-28", r#""name":"café","#);
+    let method = ("mcp-method", "tools/call");
+    let name = ("mcp-name", "=?base64?Y2Fmw6k=?=");
+    assert_eq!(judge(&call, &[MODERN, method, name]), "modern");
+    for fields in [
+        &[MODERN, name][..],
+        &[MODERN, method],
+        &[MODERN, method, method, name],
+        &[MODERN, method, name, name],
+        &[MODERN, method, ("mcp-name", "other")],
+        &[MODERN, ("mcp-method", "tools/list"), name],
+    ] {
+        assert_eq!(judge(&call, fields), "400 -32020", "{fields:?}");
+    }
+}
+
+#[test]
+fn a_header_must_name_the_settled_version() {
+    let settled = Some(ProtocolVersion::V2025_06_18);
+    let check = |fields: &[(&str, &str)]| check_version(&headers(fields), settled);
+    assert_eq!(check(&[]), Ok(()));
+    assert_eq!(check(&[(VERSION, "2025-06-18")]), Ok(()));
+    let Err(conflict) = check(&[LEGACY]) else {
+        panic!("accepted")
+    };
+    let text = String::from_utf8(conflict.to_response(None).raw().to_vec()).unwrap();
+    assert!(
+        text.contains("2025-06-18") && text.contains("2025-11-25"),
+        "{text}"
+    );
+    assert!(matches!(
+        check(&[(VERSION, "1.0")]),
+        Err(Rejection::UnsupportedVersionHeader { .. })
+    ));
+}
+
+#[test]
+fn the_header_of_initialize_must_not_contradict_its_body() {
+    let message = Message::parse(Bytes::from_static(INITIALIZE.as_bytes())).unwrap();
+    let check = |fields: &[(&str, &str)]| check_initialize(&headers(fields), &message);
+    assert_eq!(check(&[]), Ok(()));
+    assert_eq!(check(&[LEGACY]), Ok(()));
+    assert!(check(&[(VERSION, "2025-06-18")]).is_err());
+}
+
+#[test]
+fn a_pipe_has_one_era() {
+    let judge = |body: &str, connection| {
+        let message = Message::parse(Bytes::copy_from_slice(body.as_bytes())).unwrap();
+        stdio(&message, connection, &VersionPolicy::default()).map_err(|r| r.code())
+    };
+    let list = modern("tools/list", "2026-07-28", "");
+    let (legacy, modern_era) = (Some(Era::Legacy), Some(Era::Modern));
+    assert_eq!(judge(INITIALIZE, None), Ok(Era::Legacy));
+    assert_eq!(judge(&list, None), Ok(Era::Modern));
+    assert_eq!(judge(PING, legacy), Ok(Era::Legacy));
+    assert_eq!(judge(&list, legacy), Err(-32600));
+    assert_eq!(judge(INITIALIZE, modern_era), Err(-32022));
+    assert_eq!(
+        judge(r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#, modern_era),
+        Err(-32602)
+    );
+    assert_eq!(judge(NOTIFICATION, modern_era), Ok(Era::Modern));
+}

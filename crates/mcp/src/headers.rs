@@ -1,0 +1,464 @@
+//! The HTTP header fields that MCP gives a meaning to, and which fields pass a proxy.
+//!
+//! MCP specification, Transports, "Streamable HTTP"; RFC 9110, sections 5.6, 7.6.1 and 12.5.1.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+
+use crate::fault::Rejection;
+use crate::inspect;
+use crate::message::Message;
+use crate::version::{Era, ProtocolVersion};
+
+/// `Mcp-Session-Id`
+pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// `MCP-Protocol-Version`
+pub const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// `Last-Event-ID`
+pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// `Mcp-Method`
+pub const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+/// `Mcp-Name`
+pub const NAME: HeaderName = HeaderName::from_static("mcp-name");
+/// What the names of mirrored tool parameters begin with.
+const PARAM_PREFIX: &str = "mcp-param-";
+
+/// The media type of JSON answers.
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// The media type of event streams.
+pub const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+
+macro_rules! session_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The id, if the value is visible ASCII (0x21 to 0x7E) and not empty.
+            #[must_use]
+            pub fn from_header(value: &HeaderValue) -> Option<Self> {
+                let text = value.to_str().ok()?;
+                let visible = !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+                visible.then(|| Self(text.to_owned()))
+            }
+
+            /// The id, for the header field.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            /// Masked: whoever knows the id has the session.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "(…)"))
+            }
+        }
+    };
+}
+
+session_id! {
+    /// A session id that we minted for a client.
+    ClientSessionId
+}
+session_id! {
+    /// A session id that a server minted for us.
+    UpstreamSessionId
+}
+
+impl ClientSessionId {
+    /// A new id from random hex digits.
+    #[must_use]
+    pub fn minted(digits: String) -> Self {
+        Self(digits)
+    }
+}
+
+/// The client's session id, if it sent one.
+///
+/// # Errors
+/// [`Rejection::MalformedSessionId`].
+pub fn client_session_id(headers: &HeaderMap) -> Result<Option<ClientSessionId>, Rejection> {
+    let mut values = headers.get_all(SESSION_ID).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(Rejection::MalformedSessionId);
+    }
+    ClientSessionId::from_header(value)
+        .map(Some)
+        .ok_or(Rejection::MalformedSessionId)
+}
+
+/// Tells the client its session id.
+pub fn insert_session_id(headers: &mut HeaderMap, id: &ClientSessionId) {
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+        headers.insert(SESSION_ID, value);
+    }
+}
+
+/// The position from which a client wants a stream again.
+#[must_use]
+pub fn last_event_id(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(LAST_EVENT_ID)?;
+    // What is no text was never an id of ours; it is told apart from an absent header.
+    Some(value.to_str().unwrap_or("\u{FFFD}").to_owned())
+}
+
+/// A field's first value as text.
+pub(crate) fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    headers
+        .get(name)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+/// What `MCP-Protocol-Version` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VersionHeader {
+    /// Nothing.
+    Absent,
+    /// A version that is known.
+    Known(ProtocolVersion),
+    /// Anything else, several different values included.
+    Unknown(String),
+}
+
+/// Reads `MCP-Protocol-Version`.
+#[must_use]
+pub fn version(headers: &HeaderMap) -> VersionHeader {
+    let mut values = headers.get_all(PROTOCOL_VERSION).iter();
+    let Some(first) = values.next() else {
+        return VersionHeader::Absent;
+    };
+    let text = String::from_utf8_lossy(first.as_bytes()).trim().to_owned();
+    if let Some(second) = values.find(|value| *value != first) {
+        let second = String::from_utf8_lossy(second.as_bytes());
+        return VersionHeader::Unknown(format!("{text}, {second}"));
+    }
+    text.parse()
+        .map_or(VersionHeader::Unknown(text), VersionHeader::Known)
+}
+
+/// Whether `Accept` allows both types that the answer to a POST may have.
+#[must_use]
+pub fn accepts_json_and_events(headers: &HeaderMap) -> bool {
+    accepts(headers, "application", "json") && accepts_events(headers)
+}
+
+/// Whether `Accept` allows event streams.
+#[must_use]
+pub fn accepts_events(headers: &HeaderMap) -> bool {
+    accepts(headers, "text", "event-stream")
+}
+
+/// Whether `Accept` allows a media type: the most specific range that matches decides, and `q=0`
+/// excludes (RFC 9110, section 12.5.1). An absent field allows nothing here: the specification
+/// wants both types listed.
+fn accepts(headers: &HeaderMap, kind: &str, subtype: &str) -> bool {
+    let mut best: Option<(u8, bool)> = None;
+    let values = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    for range in values.flat_map(|value| value.split(',')) {
+        let mut parts = range.split(';').map(str::trim);
+        let Some((range_kind, range_subtype)) = parts.next().and_then(|t| t.split_once('/')) else {
+            continue;
+        };
+        let rank = if range_kind.eq_ignore_ascii_case(kind) {
+            if range_subtype.eq_ignore_ascii_case(subtype) {
+                2
+            } else if range_subtype == "*" {
+                1
+            } else {
+                continue;
+            }
+        } else if range_kind == "*" && range_subtype == "*" {
+            0
+        } else {
+            continue;
+        };
+        let refused = parts.any(|parameter| {
+            let weight = parameter
+                .split_once('=')
+                .filter(|(n, _)| n.eq_ignore_ascii_case("q"));
+            weight.is_some_and(|(_, weight)| weight.trim().parse::<f32>() == Ok(0.0))
+        });
+        if best.is_none_or(|(known, _)| rank >= known) {
+            best = Some((rank, !refused));
+        }
+    }
+    best.is_some_and(|(_, allowed)| allowed)
+}
+
+/// Whether the body is declared to be JSON.
+#[must_use]
+pub fn is_json(headers: &HeaderMap) -> bool {
+    is_type(headers, "application/json")
+}
+
+/// Whether the body is declared to be an event stream.
+#[must_use]
+pub fn is_event_stream(headers: &HeaderMap) -> bool {
+    is_type(headers, "text/event-stream")
+}
+
+fn is_type(headers: &HeaderMap, media_type: &str) -> bool {
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = value
+        .and_then(|value| value.split(';').next())
+        .map(str::trim);
+    essence.is_some_and(|essence| essence.eq_ignore_ascii_case(media_type))
+}
+
+/// Header fields of one connection, or of one body, that never pass (RFC 9110, section 7.6.1), and
+/// those that each side of a proxy writes for itself.
+fn belongs_to_the_connection(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            | "host"
+            | "content-length"
+            | "content-type"
+            | "content-encoding"
+            | "accept"
+            | "accept-encoding"
+            | "expect"
+            | "origin"
+            | "referer"
+            | "date"
+            | "cache-control"
+            | "last-event-id"
+            | "mcp-session-id"
+            | "mcp-protocol-version"
+    )
+}
+
+fn is_credential(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "authorization" | "cookie" | "set-cookie")
+}
+
+/// What `Connection` names is hop-by-hop, too.
+fn connection_options(headers: &HeaderMap) -> Vec<String> {
+    let values = headers.get_all(http::header::CONNECTION).iter();
+    let text = values.filter_map(|value| value.to_str().ok());
+    text.flat_map(|v| v.split(','))
+        .map(|option| option.trim().to_ascii_lowercase())
+        .collect()
+}
+
+/// The client's header fields that go to the server. Credentials only with `--forward-auth`;
+/// routing headers are made anew from the body that is sent, except mirrored tool parameters,
+/// which a modern server must get.
+#[must_use]
+pub fn to_upstream(headers: &HeaderMap, era: Era, forward_auth: bool) -> HeaderMap {
+    let options = connection_options(headers);
+    filtered(headers, |name| {
+        let routing = name.as_str().starts_with("mcp-")
+            && !(era == Era::Modern && name.as_str().starts_with(PARAM_PREFIX));
+        let fetch_metadata = name.as_str().starts_with("sec-")
+            || name.as_str().starts_with("access-control-request-");
+        !belongs_to_the_connection(name)
+            && !routing
+            && !fetch_metadata
+            && (forward_auth || !is_credential(name))
+            && !options.iter().any(|option| option == name.as_str())
+    })
+}
+
+/// The server's header fields that go to the client.
+#[must_use]
+pub fn to_client(headers: &HeaderMap, forward_auth: bool) -> HeaderMap {
+    let options = connection_options(headers);
+    filtered(headers, |name| {
+        let cors = name.as_str().starts_with("access-control-") || name.as_str() == "vary";
+        let ours = matches!(name.as_str(), "server" | "x-accel-buffering" | "alt-svc");
+        let challenge = name.as_str() == "www-authenticate";
+        !belongs_to_the_connection(name)
+            && !cors
+            && !ours
+            && (forward_auth || !(is_credential(name) || challenge))
+            && !options.iter().any(|option| option == name.as_str())
+    })
+}
+
+fn filtered(headers: &HeaderMap, passes: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+    let passing = headers.iter().filter(|(name, _)| passes(name));
+    let mut kept = HeaderMap::new();
+    for (name, value) in passing {
+        kept.append(name.clone(), value.clone());
+    }
+    kept
+}
+
+/// The routing headers of a modern message, made from its body: `Mcp-Method`, and `Mcp-Name` for
+/// the methods that have it. A name that a header cannot hold as it is goes Base64-encoded
+/// (2026-07-28, "Value encoding").
+pub fn insert_routing(headers: &mut HeaderMap, message: &Message) {
+    if let Some(method) = message.method()
+        && let Ok(value) = HeaderValue::from_str(method.as_str())
+    {
+        headers.insert(METHOD, value);
+    }
+    if let Some(name) = inspect::routing_name(message)
+        && let Ok(value) = HeaderValue::from_str(&encoded(&name))
+    {
+        headers.insert(NAME, value);
+    }
+}
+
+/// A header value as it is meant: `=?base64?…?=` is decoded.
+#[must_use]
+pub fn decoded(value: &str) -> Option<String> {
+    match value
+        .strip_prefix("=?base64?")
+        .and_then(|rest| rest.strip_suffix("?="))
+    {
+        Some(encoded) => String::from_utf8(BASE64.decode(encoded).ok()?).ok(),
+        None => Some(value.to_owned()),
+    }
+}
+
+fn encoded(value: &str) -> String {
+    let plain = value.bytes().all(|b| matches!(b, 0x20..=0x7e)) && value.trim() == value;
+    if plain && !value.starts_with("=?base64?") {
+        return value.to_owned();
+    }
+    format!("=?base64?{}?=", BASE64.encode(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &'static str, values: &[&'static str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn accept_needs_both_types_and_knows_wildcards() {
+        for (values, both) in [
+            (&["application/json, text/event-stream"][..], true),
+            (&["text/event-stream", "application/json;q=0.5"], true),
+            (&["*/*"], true),
+            (&["application/*, text/*"], true),
+            (&["APPLICATION/JSON , Text/Event-Stream;q=1"], true),
+            (&["application/json"], false),
+            (&["text/event-stream"], false),
+            (&["*/*, text/event-stream;q=0"], false),
+            (&["*/*;q=0"], false),
+            (&["text/html"], false),
+            (&[""], false),
+            (&[], false),
+        ] {
+            assert_eq!(
+                accepts_json_and_events(&with("accept", values)),
+                both,
+                "{values:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn two_different_versions_are_no_version() {
+        let name = "mcp-protocol-version";
+        assert_eq!(version(&with(name, &[])), VersionHeader::Absent);
+        let known = VersionHeader::Known(ProtocolVersion::V2025_06_18);
+        assert_eq!(version(&with(name, &["2025-06-18"])), known);
+        assert_eq!(version(&with(name, &["2025-06-18", "2025-06-18"])), known);
+        let both = with(name, &["2025-06-18", "2025-11-25"]);
+        assert_eq!(
+            version(&both),
+            VersionHeader::Unknown("2025-06-18, 2025-11-25".into())
+        );
+    }
+
+    #[test]
+    fn a_session_id_is_visible_ascii_and_masked() {
+        let name = "mcp-session-id";
+        for bad in ["", "a b", "caf\u{e9}"] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_bytes(bad.as_bytes()).unwrap());
+            assert_eq!(
+                client_session_id(&headers),
+                Err(Rejection::MalformedSessionId)
+            );
+        }
+        assert_eq!(
+            client_session_id(&with(name, &["a", "b"])),
+            Err(Rejection::MalformedSessionId)
+        );
+        let id = client_session_id(&with(name, &["secret"]))
+            .unwrap()
+            .unwrap();
+        assert!(!format!("{id:?}").contains("secret"));
+    }
+
+    #[test]
+    fn credentials_and_hop_by_hop_fields_stay() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("authorization", "Bearer t"),
+            ("cookie", "a=b"),
+            ("connection", "close, x-hop"),
+            ("x-hop", "1"),
+            ("transfer-encoding", "chunked"),
+            ("mcp-session-id", "s"),
+            ("mcp-method", "tools/call"),
+            ("mcp-param-region", "eu"),
+            ("traceparent", "00-1"),
+            ("x-custom", "1"),
+            ("sec-fetch-mode", "cors"),
+        ] {
+            headers.insert(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
+        }
+        let names = |era, auth| {
+            let kept = to_upstream(&headers, era, auth);
+            let mut names: Vec<_> = kept.keys().map(|name| name.as_str().to_owned()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(Era::Legacy, false), ["traceparent", "x-custom"]);
+        assert_eq!(
+            names(Era::Modern, false),
+            ["mcp-param-region", "traceparent", "x-custom"]
+        );
+        assert_eq!(
+            names(Era::Legacy, true),
+            ["authorization", "cookie", "traceparent", "x-custom"]
+        );
+    }
+
+    #[test]
+    fn names_survive_their_encoding() {
+        for name in ["plain", "caf\u{e9}", " padded", "=?base64?x?=", "a\nb", ""] {
+            assert_eq!(decoded(&encoded(name)).as_deref(), Some(name));
+        }
+        assert_eq!(encoded("plain"), "plain");
+        assert_eq!(decoded("=?base64?!?="), None);
+    }
+}
