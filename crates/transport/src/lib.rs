@@ -13,4 +13,5 @@
 //! to the pipeline.
 
 pub mod downstream;
+pub mod metrics;
 pub mod upstream;

@@ -56,7 +56,8 @@ pub trait Leg: Send + Sync + 'static {
     /// A [`Fault`] that says whether the request may have been executed.
     /// `FaultKind::SessionLost` and `FaultKind::ChildExited` end this leg: the pipeline makes a
     /// new one or gives up.
-    fn request(&self, message: Message, context: RequestContext) -> BoxFuture<Result<Reply, Fault>>;
+    fn request(&self, message: Message, context: RequestContext)
+    -> BoxFuture<Result<Reply, Fault>>;
 
     /// Sends a notification or a response. The future ends when the server accepted it (a 2xx, or
     /// the bytes are in the pipe). A response is sent again until accepted; a notification only if

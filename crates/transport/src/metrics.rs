@@ -1,0 +1,231 @@
+//! What Shadowcat counts, as Prometheus text.
+//!
+//! One field per fact. Labels have few values: known methods and "other", fault kinds, sides; never
+//! an id, a URL or a tool's name.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use shadowcat_mcp::method::Method;
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Outcome {
+    /// With a result.
+    Result,
+    /// With the server's error.
+    Error,
+    /// With a fault of ours.
+    Fault,
+    /// Without a response: the client cancelled or a modern stream was closed.
+    Cancelled,
+}
+
+/// A method as a label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MethodLabel(Method);
+
+impl From<&Method> for MethodLabel {
+    fn from(method: &Method) -> Self {
+        match method {
+            // An unknown method's name is the peer's choice: it must not make a series.
+            Method::Other(_) => Self(Method::Other("other".into())),
+            known => Self(known.clone()),
+        }
+    }
+}
+
+impl EncodeLabelValue for MethodLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.0.as_str(), encoder)
+    }
+}
+
+/// Labels of [`Metrics::requests`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// The method.
+    pub method: MethodLabel,
+    /// The outcome.
+    pub outcome: Outcome,
+}
+
+/// A label whose values are names from a fixed table, such as fault kinds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    /// The name.
+    pub reason: &'static str,
+}
+
+impl Reason {
+    /// The label for a name.
+    #[must_use]
+    pub fn of(reason: &'static str) -> Self {
+        Self { reason }
+    }
+}
+
+/// Which way bytes went.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByteLabels {
+    /// `downstream` or `upstream`.
+    pub leg: &'static str,
+    /// `received` or `sent`.
+    pub direction: &'static str,
+}
+
+/// Labels of [`Metrics::rejections`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StatusLabel {
+    /// The HTTP status.
+    pub status: u16,
+}
+
+macro_rules! metrics {
+    ($($(#[doc = $doc:literal])+ $field:ident: $type:ty = $name:literal, $make:expr;)*) => {
+        /// All counters of one process.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $($(#[doc = $doc])+ pub $field: $type,)*
+        }
+
+        impl Default for Metrics {
+            fn default() -> Self {
+                let mut registry = Registry::with_prefix("shadowcat");
+                $(
+                    let $field: $type = $make;
+                    registry.register($name, concat!($($doc,)+).trim().trim_end_matches('.'), $field.clone());
+                )*
+                Self { registry, $($field),* }
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Sessions of HTTP clients open now.
+    sessions: Gauge = "sessions", Gauge::default();
+    /// Sessions of HTTP clients opened.
+    sessions_opened: Counter = "sessions_opened", Counter::default();
+    /// Requests of clients by method and outcome.
+    requests: Family<RequestLabels, Counter> = "requests", Family::default();
+    /// Seconds from a request to its response.
+    request_seconds: Histogram = "request_seconds", seconds();
+    /// Messages refused before any server saw them, by HTTP status.
+    rejections: Family<StatusLabel, Counter> = "rejections", Family::default();
+    /// Event streams open toward clients.
+    client_streams: Gauge = "client_streams", Gauge::default();
+    /// Event streams open toward upstreams.
+    upstream_streams: Gauge = "upstream_streams", Gauge::default();
+    /// Bytes of messages and streams by leg and direction.
+    bytes: Family<ByteLabels, Counter> = "bytes", Family::default();
+    /// Connections of HTTP clients open now.
+    client_connections: Gauge = "client_connections", Gauge::default();
+    /// Child processes running.
+    children: Gauge = "children", Gauge::default();
+    /// Child processes started.
+    child_starts: Counter = "child_starts", Counter::default();
+    /// Child processes that ended by themselves.
+    child_crashes: Counter = "child_crashes", Counter::default();
+    /// Upstream event streams opened.
+    stream_connects: Counter = "stream_connects", Counter::default();
+    /// Upstream event streams that broke, by cause.
+    stream_drops: Family<Reason, Counter> = "stream_drops", Family::default();
+    /// Attempts to reconnect an upstream event stream, by outcome.
+    reconnect_attempts: Family<Reason, Counter> = "reconnect_attempts", Family::default();
+    /// Seconds from a drop or a lost session to its recovery.
+    time_to_recover: Histogram = "time_to_recover_seconds", seconds();
+    /// Upstream event streams resumed at their cursor.
+    streams_resumed: Counter = "streams_resumed", Counter::default();
+    /// Events dropped because they had been delivered before.
+    duplicates_dropped: Counter = "duplicates_dropped", Counter::default();
+    /// Events whose id was used before with another payload.
+    id_reuses: Counter = "id_reuses", Counter::default();
+    /// Ids that left the deduplication window.
+    dedup_overflows: Counter = "dedup_overflows", Counter::default();
+    /// Streams and sessions given up.
+    given_up: Counter = "given_up", Counter::default();
+    /// Streams whose retry budget was used up.
+    budget_exhausted: Counter = "budget_exhausted", Counter::default();
+    /// Seconds that an upstream event stream lived.
+    stream_age: Histogram = "stream_age_seconds", seconds();
+    /// Seconds of silence before an upstream event stream was taken for dead.
+    silent_age: Histogram = "silent_age_seconds", seconds();
+    /// Times that messages may have been missed because a stream had no cursor.
+    gaps: Counter = "gaps", Counter::default();
+    /// Upstream sessions replaced.
+    sessions_healed: Counter = "sessions_healed", Counter::default();
+    /// Attempts to replace an upstream session that failed.
+    sessions_not_healed: Counter = "sessions_not_healed", Counter::default();
+    /// Requests sent a second time where that is safe.
+    requests_repeated: Counter = "requests_repeated", Counter::default();
+    /// Streams that a client came back to.
+    resumed_by_clients: Counter = "resumed_by_clients", Counter::default();
+    /// Messages that a returning client could not be given any more.
+    replay_missed: Counter = "replay_missed", Counter::default();
+    /// Notifications merged with an equal one that waited already.
+    coalesced: Counter = "coalesced", Counter::default();
+    /// Messages given up because a queue was full, by kind.
+    messages_given_up: Family<Reason, Counter> = "messages_given_up", Family::default();
+    /// Messages of clients that the server did not take.
+    undelivered_messages: Counter = "undelivered_messages", Counter::default();
+    /// Responses that answer no open request.
+    stray_responses: Counter = "stray_responses", Counter::default();
+    /// Events or lines that are no JSON-RPC message.
+    bad_messages: Family<Reason, Counter> = "bad_messages", Family::default();
+}
+
+/// 100 µs to about 100 s.
+fn seconds() -> Histogram {
+    Histogram::new((0..21).map(|power| 0.0001 * f64::from(1_u32 << power)))
+}
+
+impl Metrics {
+    /// Counts the end of a request.
+    pub fn request_ended(&self, method: &Method, outcome: Outcome, took: Duration) {
+        let labels = RequestLabels {
+            method: method.into(),
+            outcome,
+        };
+        self.requests.get_or_create(&labels).inc();
+        self.request_seconds.observe(took.as_secs_f64());
+    }
+
+    /// The text for a scrape.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        // Writing to a string cannot fail.
+        let _ = text::encode(&mut out, &self.registry);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_names_methods_but_not_those_of_the_peer() {
+        let metrics = Metrics::default();
+        let took = Duration::from_millis(3);
+        metrics.request_ended(&Method::ToolsCall, Outcome::Result, took);
+        metrics.request_ended(&Method::Other("evil\"\n".into()), Outcome::Error, took);
+        let text = metrics.render();
+        assert!(
+            text.contains(r#"shadowcat_requests_total{method="tools/call",outcome="Result"} 1"#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"method="other""#) && !text.contains("evil"),
+            "{text}"
+        );
+        assert!(text.contains("shadowcat_request_seconds_count 2"), "{text}");
+    }
+}
