@@ -145,8 +145,9 @@ pub struct Fault {
     pub retry_after: Option<Duration>,
     /// For people: what happened, to what, and what to do next. Without secrets.
     pub detail: String,
-    /// The server's own JSON-RPC error, to be relayed in place of ours.
-    pub relayed: Option<Message>,
+    /// The server's own JSON-RPC error, to be relayed in place of ours. Boxed, because it is rare
+    /// and results that may hold a fault are everywhere.
+    pub relayed: Option<Box<Message>>,
 }
 
 impl Fault {
@@ -180,7 +181,7 @@ impl Fault {
     /// Puts the server's own error in the place of ours.
     #[must_use]
     pub fn relaying(mut self, error: Message) -> Self {
-        self.relayed = Some(error);
+        self.relayed = Some(Box::new(error));
         self
     }
 
