@@ -270,11 +270,15 @@ impl Message {
         line.freeze()
     }
 
-    /// The same message under another id. A message without an id stays as it is.
+    /// The same message under another id. An error that lacks the member gets it; any other message
+    /// without an id stays as it is.
     #[must_use]
     pub fn with_id(&self, id: &RequestId) -> Self {
         let Some(span) = self.id.clone() else {
-            return self.clone();
+            return match self.kind {
+                Kind::Error { .. } => self.with_id_added(id),
+                _ => self.clone(),
+            };
         };
         let mut changed = self.replaced(span, &id.to_json());
         match &mut changed.kind {
@@ -282,6 +286,21 @@ impl Message {
             Kind::Error { id: old } => *old = Some(id.clone()),
             Kind::Notification { .. } => {}
         }
+        changed
+    }
+
+    fn with_id_added(&self, id: &RequestId) -> Self {
+        const MEMBER: &str = "\"id\":";
+        let Some(brace) = memchr::memchr(b'{', &self.raw) else {
+            return self.clone();
+        };
+        let (at, json) = (brace + 1, id.to_json());
+        let mut changed = self.replaced(at..at, &format!("{MEMBER}{json},"));
+        let start = at + MEMBER.len();
+        changed.id = Some(start..start + json.len());
+        changed.kind = Kind::Error {
+            id: Some(id.clone()),
+        };
         changed
     }
 

@@ -122,6 +122,22 @@ fn a_pretty_printed_message_fits_a_line() {
 }
 
 #[test]
+fn an_error_without_the_member_gets_an_id() {
+    let error = parse(r#" {"jsonrpc":"2.0","error":{"code":-1,"message":"m"}}"#).unwrap();
+    let first = error.with_id(&RequestId::String("a".into()));
+    assert_eq!(
+        first.raw().as_ref(),
+        br#" {"id":"a","jsonrpc":"2.0","error":{"code":-1,"message":"m"}}"#
+    );
+    assert_eq!(first.body(), error.body());
+    let second = first.with_id(&RequestId::Integer(10));
+    assert_eq!(
+        parse(std::str::from_utf8(second.raw()).unwrap()),
+        Ok(second)
+    );
+}
+
+#[test]
 fn the_id_can_stand_after_the_body() {
     let message = parse(r#"{"jsonrpc":"2.0","params":{"a":[1]},"method":"x","id":1}"#).unwrap();
     let changed = message.with_id(&RequestId::String("long-id".into()));
