@@ -10,13 +10,15 @@
 //! process, event-stream connection) and resumes broken streams; what a lost session means for the
 //! client is the pipeline's decision.
 
+pub mod http;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::message::Message;
 use shadowcat_mcp::version::{Era, ProtocolVersion};

@@ -1,0 +1,86 @@
+//! Reading a response's body whole, within a limit.
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use super::dial::chain;
+
+/// How much of a body that nobody reads is read away, so that its connection can be used again.
+const DISCARD_LIMIT: usize = 64 * 1024;
+/// And for how long at most.
+const DISCARD_TIME: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Why a body is not whole.
+#[derive(Debug)]
+pub(crate) enum BodyError {
+    /// It is larger than the limit.
+    TooLarge,
+    /// The connection broke, or the framing was wrong.
+    Broken(String),
+}
+
+/// The whole body, at most `limit` bytes. A body that arrived in one piece is not copied.
+pub(crate) async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, BodyError> {
+    let announced = body.size_hint().lower();
+    if announced > limit as u64 {
+        return Err(BodyError::TooLarge);
+    }
+    let first = match next_data(&mut body).await? {
+        None => return Ok(Bytes::new()),
+        Some(first) if first.len() > limit => return Err(BodyError::TooLarge),
+        Some(first) => first,
+    };
+    let Some(second) = next_data(&mut body).await? else {
+        return Ok(first);
+    };
+    let expected = usize::try_from(announced).unwrap_or(limit);
+    let mut whole = BytesMut::with_capacity(expected.max(first.len() + second.len()));
+    whole.extend_from_slice(&first);
+    let mut next = Some(second);
+    while let Some(data) = next {
+        if whole.len() + data.len() > limit {
+            return Err(BodyError::TooLarge);
+        }
+        whole.extend_from_slice(&data);
+        next = next_data(&mut body).await?;
+    }
+    Ok(whole.freeze())
+}
+
+/// Reads a body away if it is short, so that the connection stays usable; its errors do not matter.
+pub(crate) async fn discard(mut body: Incoming) {
+    if body.is_end_stream() {
+        return;
+    }
+    let reading = async {
+        let mut left = DISCARD_LIMIT;
+        while let Ok(Some(data)) = next_data(&mut body).await {
+            match left.checked_sub(data.len()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
+}
+
+async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
+    loop {
+        if body.is_end_stream() {
+            return Ok(None);
+        }
+        match body.frame().await {
+            None => return Ok(None),
+            Some(Err(error)) => return Err(BodyError::Broken(chain(&error))),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data()
+                    && !data.is_empty()
+                {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What an HTTP upstream is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Uri};
+
+/// One server reached over HTTP. The names are those of the command line, where defaults and
+/// meanings are written down.
+#[derive(Debug, Clone)]
+pub struct HttpUpstreamConfig {
+    /// The MCP endpoint, `http` or `https`, without credentials.
+    pub url: Uri,
+    /// `--header`: sent with every request, before anything that a client sent under the same name.
+    pub headers: HeaderMap,
+    /// `--max-message-size` in bytes: a JSON answer's body, one event.
+    pub max_message_size: usize,
+    /// `--retry-initial`: the first delay before a try that follows a failure.
+    pub retry_initial: Duration,
+    /// `--retry-max`: the cap on our own delays.
+    pub retry_max: Duration,
+    /// `--retry-jitter`: `random(0, delay * factor)` is added, 0 to 1.
+    pub retry_jitter: f64,
+    /// `--retry-hint-max`: the cap on the server's `retry` and `Retry-After`.
+    pub retry_hint_max: Duration,
+    /// `--forward-auth`: a challenge of the server is relayed instead of explained.
+    pub forward_auth: bool,
+    /// `--idle-timeout`: an event stream without a byte for so long is dead.
+    pub idle_timeout: Duration,
+    /// `--max-connections`: event streams open at once.
+    pub max_connections: usize,
+}
+
+/// Random numbers for jitter, uniform over `u64`. A simulation injects a seeded source.
+pub type Random = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// The operating system's randomness.
+#[must_use]
+pub fn system_random() -> Random {
+    // Without randomness there is no jitter; that is no reason to fail a request.
+    Arc::new(|| getrandom::u64().unwrap_or_default())
+}

@@ -1,0 +1,145 @@
+//! Servers reached over HTTP: Streamable HTTP of both eras, and HTTP+SSE (2024-11-05) where a
+//! server turns out to speak nothing newer.
+//!
+//! - [`dial`](Dial) makes connections, and is what a simulation replaces;
+//! - one POST goes through `post` (redirects, the second tries that are always safe) and `answer`
+//!   (what the response head means);
+//! - a leg per session (`session`) keeps the server's session id and version.
+//!
+//! MCP specification: "Transports, Streamable HTTP" (2025-03-26 to 2026-07-28) and "Transports,
+//! HTTP with SSE" (2024-11-05).
+
+mod answer;
+mod body;
+mod client;
+mod config;
+mod dial;
+mod events;
+mod faults;
+mod modern;
+mod permits;
+mod post;
+mod reply;
+mod session;
+mod standalone;
+mod target;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
+use shadowcat_mcp::headers;
+use shadowcat_mcp::version::Era;
+
+use super::{BoxFuture, Leg, Upstream};
+use client::Client;
+pub use config::{HttpUpstreamConfig, Random, system_random};
+pub use dial::{CONNECT_TIMEOUT, Dial, DialError, NetDial, Wire};
+use modern::ModernLeg;
+use permits::Connections;
+use session::SessionLeg;
+pub use target::UrlError;
+
+/// A server reached over HTTP.
+pub struct HttpUpstream {
+    shared: Arc<Shared>,
+}
+
+/// What all legs of one server share.
+pub(crate) struct Shared {
+    config: HttpUpstreamConfig,
+    /// The URL without its query.
+    name: String,
+    client: Client,
+    dial: Arc<dyn Dial>,
+    connections: Connections,
+    random: Random,
+    /// What every POST carries.
+    post_headers: HeaderMap,
+}
+
+impl HttpUpstream {
+    /// An upstream that reaches its server through `dial`.
+    ///
+    /// # Errors
+    /// When the URL cannot be a server's.
+    pub fn new(
+        config: HttpUpstreamConfig,
+        dial: Arc<dyn Dial>,
+        random: Random,
+    ) -> Result<Self, UrlError> {
+        target::check(&config.url)?;
+        let mut post_headers = config.headers.clone();
+        post_headers.insert(
+            ACCEPT,
+            HeaderValue::from_static("application/json, text/event-stream"),
+        );
+        post_headers.insert(CONTENT_TYPE, headers::JSON);
+        if let Some(auth) = dial.proxy_authorization(&config.url) {
+            post_headers.insert(http::header::PROXY_AUTHORIZATION, auth);
+        }
+        Ok(Self {
+            shared: Arc::new(Shared {
+                name: target::display_name(&config.url),
+                client: Client::new(Arc::clone(&dial)),
+                dial,
+                connections: Connections::new(config.max_connections),
+                random,
+                post_headers,
+                config,
+            }),
+        })
+    }
+}
+
+impl Upstream for HttpUpstream {
+    fn leg(&self, era: Era) -> Arc<dyn Leg> {
+        let shared = Arc::clone(&self.shared);
+        match era {
+            Era::Legacy => Arc::new(SessionLeg::new(shared)),
+            Era::Modern => Arc::new(ModernLeg::new(shared)),
+        }
+    }
+
+    fn probe(&self) -> BoxFuture<Result<(), String>> {
+        let dialling = self.shared.dial.dial(&self.shared.config.url);
+        let name = self.shared.name.clone();
+        Box::pin(async move {
+            match dialling.await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(format!("{name} cannot be reached: {error}")),
+            }
+        })
+    }
+
+    fn name(&self) -> &str {
+        &self.shared.name
+    }
+}
+
+/// Adds what a client sent under names that the leg does not use itself.
+fn add_missing(headers: &mut HeaderMap, extra: &HeaderMap) {
+    for name in extra.keys() {
+        if !headers.contains_key(name) {
+            for value in extra.get_all(name) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// `delay` with jitter on top: `random(0, delay * factor)`.
+    fn jittered(&self, delay: Duration) -> Duration {
+        let share = (self.random)() as f64 / u64::MAX as f64;
+        delay + delay.mul_f64(share * self.config.retry_jitter)
+    }
+
+    /// The delay before the try that follows `failures` failed ones, jitter included.
+    fn backoff(&self, failures: u32) -> Duration {
+        let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
+        let delay = self.config.retry_initial.saturating_mul(doubled);
+        self.jittered(delay.min(self.config.retry_max))
+    }
+}

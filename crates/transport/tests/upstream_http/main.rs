@@ -1,0 +1,15 @@
+//! The HTTP upstream against servers that follow a script, on in-memory connections and paused
+//! time.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's helpers may fail it"
+)]
+
+mod json;
+mod modern;
+mod retries;
+mod server;
+mod streams;
+mod support;
