@@ -13,5 +13,6 @@
 //! to the pipeline.
 
 pub mod downstream;
+mod lines;
 pub mod metrics;
 pub mod upstream;

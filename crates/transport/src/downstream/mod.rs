@@ -4,12 +4,15 @@
 //! into calls of [`HttpService`] or [`StdioService`]. It keeps no session state and makes no
 //! protocol decision beyond what one HTTP request or one line shows by itself.
 
+pub mod http;
+pub mod stdio;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
+use ::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use futures_core::Stream;
-use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::fault::Rejection;
 use shadowcat_mcp::message::{Message, Payload};
 
