@@ -32,7 +32,7 @@ pub(crate) fn config() -> HttpUpstreamConfig {
 
 pub(crate) fn upstream_with(config: HttpUpstreamConfig, server: &Arc<Server>) -> HttpUpstream {
     let dial = Arc::new(Pipes(Arc::clone(server)));
-    HttpUpstream::new(config, dial, Arc::new(|| u64::MAX / 2)).unwrap()
+    HttpUpstream::new(config, dial, Arc::new(|| u64::MAX / 2), Arc::default()).unwrap()
 }
 
 /// A legacy leg before its handshake.

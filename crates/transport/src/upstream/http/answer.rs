@@ -69,6 +69,7 @@ async fn whole(
     let bytes = body::collect(incoming, limit)
         .await
         .map_err(|error| faults::body(&error, limit))?;
+    shared.counters.bytes_received.inc_by(bytes.len() as u64);
     if bytes.is_empty() {
         return Err(faults::content_type(head.status, None));
     }

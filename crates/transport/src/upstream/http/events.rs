@@ -1,6 +1,7 @@
 //! One event-stream body: its items, and the messages in its events.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -10,6 +11,8 @@ use shadowcat_mcp::message::{Message, Payload};
 use shadowcat_sse::{DecodeError, Decoder, Event, Item, Limits};
 use tracing::warn;
 
+use super::Shared;
+use super::counters::OpenStream;
 use super::dial::chain;
 
 /// How much of an unreadable event a warning quotes.
@@ -20,6 +23,8 @@ pub(crate) struct EventBody {
     body: Incoming,
     decoder: Decoder,
     ended: bool,
+    shared: Arc<Shared>,
+    _open: OpenStream,
 }
 
 /// What ended a body early.
@@ -32,13 +37,15 @@ pub(crate) enum EventError {
 }
 
 impl EventBody {
-    pub(crate) fn new(body: Incoming, max_event: usize) -> Self {
+    pub(crate) fn new(body: Incoming, shared: Arc<Shared>) -> Self {
         let limits = Limits {
-            event: max_event,
+            event: shared.config.max_message_size,
             ..Limits::default()
         };
         Self {
             body,
+            _open: shared.counters.stream_opened(),
+            shared,
             decoder: Decoder::new(limits),
             ended: false,
         }
@@ -66,6 +73,10 @@ impl EventBody {
                 }
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
+                        self.shared
+                            .counters
+                            .bytes_received
+                            .inc_by(data.len() as u64);
                         self.decoder.push(data);
                     }
                 }
@@ -88,27 +99,33 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// The message or messages of an event; `None` if it holds none.
-    pub(crate) fn read(&mut self, event: Event, server: &str) -> Option<Payload> {
+    pub(crate) fn read(&mut self, event: Event, shared: &Shared) -> Option<Payload> {
         if event.data.is_empty() {
             return None;
         }
         if !event.event_type.is_empty() && event.event_type != b"message"[..] {
-            self.skipped(server, "an event of another type", &event.event_type);
+            self.skipped(
+                shared,
+                "event type",
+                "an event of another type",
+                &event.event_type,
+            );
             return None;
         }
         match parse(event.data.clone()) {
             Ok(payload) => Some(payload),
             Err(error) => {
-                self.skipped(server, &error.to_string(), &event.data);
+                self.skipped(shared, "payload", &error.to_string(), &event.data);
                 None
             }
         }
     }
 
-    fn skipped(&mut self, server: &str, why: &str, bytes: &Bytes) {
+    fn skipped(&mut self, shared: &Shared, reason: &'static str, why: &str, bytes: &Bytes) {
+        shared.counters.bad_message(reason);
         if !std::mem::replace(&mut self.warned, true) {
             let quoted = String::from_utf8_lossy(&bytes[..bytes.len().min(QUOTED_BYTES)]);
-            warn!(server, why, %quoted, "skipped an event that holds no message");
+            warn!(server = %shared.name, why, %quoted, "skipped an event that holds no message");
         }
     }
 }

@@ -13,6 +13,7 @@ mod answer;
 mod body;
 mod client;
 mod config;
+mod counters;
 mod dial;
 mod events;
 mod faults;
@@ -33,8 +34,10 @@ use shadowcat_mcp::headers;
 use shadowcat_mcp::version::Era;
 
 use super::{BoxFuture, Leg, Upstream};
+use crate::metrics::Metrics;
 use client::Client;
 pub use config::{HttpUpstreamConfig, Random, system_random};
+use counters::Counters;
 pub use dial::{CONNECT_TIMEOUT, Dial, DialError, NetDial, Wire};
 use modern::ModernLeg;
 use permits::Connections;
@@ -55,12 +58,14 @@ pub(crate) struct Shared {
     dial: Arc<dyn Dial>,
     connections: Connections,
     random: Random,
+    counters: Counters,
     /// What every POST carries.
     post_headers: HeaderMap,
 }
 
 impl HttpUpstream {
-    /// An upstream that reaches its server through `dial`.
+    /// An upstream that reaches its server through `dial`, takes its jitter from `random` and counts
+    /// into `metrics`.
     ///
     /// # Errors
     /// When the URL cannot be a server's.
@@ -68,6 +73,7 @@ impl HttpUpstream {
         config: HttpUpstreamConfig,
         dial: Arc<dyn Dial>,
         random: Random,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, UrlError> {
         target::check(&config.url)?;
         let mut post_headers = config.headers.clone();
@@ -86,6 +92,7 @@ impl HttpUpstream {
                 dial,
                 connections: Connections::new(config.max_connections),
                 random,
+                counters: Counters::new(metrics),
                 post_headers,
                 config,
             }),

@@ -47,6 +47,7 @@ pub(crate) async fn post(
     headers: impl Fn() -> HeaderMap,
 ) -> Result<Response<Incoming>, Fault> {
     let delivery = Delivery::new(post.dispatched);
+    shared.counters.bytes_sent.inc_by(post.body.len() as u64);
     let mut waits = Waits::new(shared, post.deadline);
     let mut redirected: Option<Uri> = None;
     let mut redirects = 0;

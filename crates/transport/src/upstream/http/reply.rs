@@ -40,12 +40,11 @@ impl ReplySource {
         body: Body,
         permit: Permit,
     ) -> Self {
-        let limit = shared.config.max_message_size;
         Self {
+            body: Some(EventBody::new(body, Arc::clone(&shared))),
             shared,
             id,
             adoption,
-            body: Some(EventBody::new(body, limit)),
             reader: Reader::default(),
             pending: VecDeque::new(),
             _permit: permit,
@@ -58,6 +57,7 @@ impl ReplySource {
             return Some(message);
         }
         let Some(response) = answering(message, &self.id) else {
+            self.shared.counters.metrics.stray_responses.inc();
             debug!(id = %self.id, "dropped a response to another request");
             return None;
         };
@@ -110,7 +110,7 @@ impl Source for ReplySource {
                     continue;
                 }
             };
-            match self.reader.read(event, &self.shared.name) {
+            match self.reader.read(event, &self.shared) {
                 None => {}
                 Some(Payload::Single(message)) => self.pending.push_back(message),
                 Some(Payload::Batch(messages)) => self.pending.extend(messages),

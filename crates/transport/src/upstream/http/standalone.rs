@@ -47,7 +47,7 @@ pub(crate) async fn open(session: Arc<Session>) -> Option<Incoming> {
         return None;
     }
     Some(Incoming::new(StandaloneSource {
-        body: EventBody::new(response.into_body(), shared.config.max_message_size),
+        body: EventBody::new(response.into_body(), shared),
         session,
         reader: Reader::default(),
         pending: VecDeque::new(),
@@ -71,7 +71,7 @@ impl Source for StandaloneSource {
             }
             match ready!(self.body.poll_item(cx)) {
                 Some(Ok(EventItem::Event(event))) => {
-                    match self.reader.read(event, &self.session.shared.name) {
+                    match self.reader.read(event, &self.session.shared) {
                         None => {}
                         Some(Payload::Single(message)) => self.pending.push_back(message),
                         Some(Payload::Batch(messages)) => self.pending.extend(messages),
