@@ -1,0 +1,88 @@
+//! Where HTTP requests enter: which era they belong to, and the life of the edge.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use shadowcat_mcp::classify::{self, Verdict};
+use shadowcat_mcp::message::Payload;
+use shadowcat_mcp::version::Era;
+use shadowcat_transport::downstream::{HttpReply, HttpService};
+use shadowcat_transport::upstream::BoxFuture;
+
+use super::registry::Registry;
+use crate::session::{Session, Shared};
+use shadowcat_store::SessionKey;
+
+/// How often idle sessions are looked for.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// The pipeline behind a Streamable HTTP edge.
+pub struct HttpGateway {
+    pub(super) shared: Arc<Shared>,
+    pub(super) registry: Registry,
+    /// Modern clients have no session of their own: all share this one, whose leg keeps their
+    /// requests apart.
+    pub(super) modern: Arc<Session>,
+}
+
+impl HttpGateway {
+    /// A pipeline without sessions. Needs a tokio runtime; it sweeps for idle sessions until it is
+    /// dropped.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+        let gateway = Arc::new(Self {
+            registry: Registry::new(Arc::clone(&shared)),
+            modern: Session::new(Arc::clone(&shared), SessionKey(0), Era::Modern),
+            shared,
+        });
+        let weak = Arc::downgrade(&gateway);
+        tokio::spawn(async move {
+            let mut sweep = tokio::time::interval(SWEEP);
+            loop {
+                sweep.tick().await;
+                let Some(gateway) = weak.upgrade() else {
+                    return;
+                };
+                gateway.registry.sweep().await;
+            }
+        });
+        gateway
+    }
+
+    /// Waits until nothing is in flight, at most for `patience`, then ends all sessions.
+    pub async fn drain(&self, patience: Duration) {
+        self.registry.drain(patience).await;
+        self.modern.end().await;
+    }
+}
+
+impl HttpService for HttpGateway {
+    fn post(self: Arc<Self>, headers: HeaderMap, payload: Payload) -> BoxFuture<HttpReply> {
+        Box::pin(async move {
+            match classify::post(&headers, &payload, &self.shared.config.versions) {
+                Verdict::Legacy => self.legacy_post(headers, payload).await,
+                Verdict::Modern(request) => self.modern_post(headers, payload, request).await,
+                Verdict::Rejected(rejection) => HttpReply::Rejected(rejection),
+            }
+        })
+    }
+
+    fn get(self: Arc<Self>, headers: HeaderMap) -> BoxFuture<HttpReply> {
+        Box::pin(async move {
+            match classify::bodiless(&headers) {
+                Ok(()) => self.legacy_get(headers).await,
+                Err(rejection) => HttpReply::Rejected(rejection),
+            }
+        })
+    }
+
+    fn delete(self: Arc<Self>, headers: HeaderMap) -> BoxFuture<HttpReply> {
+        Box::pin(async move {
+            match classify::bodiless(&headers) {
+                Ok(()) => self.legacy_delete(headers).await,
+                Err(rejection) => HttpReply::Rejected(rejection),
+            }
+        })
+    }
+}

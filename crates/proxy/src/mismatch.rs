@@ -1,0 +1,180 @@
+//! Clients and servers of different eras, until a bridge joins them: a clear error.
+//!
+//! The first attempt follows the client's era. Where the server's answer does not fit that era,
+//! it is asked what it speaks (eras, section 3.1), and the client gets an error that names both
+//! sides' versions. What is not evidence (401, 403, 429, 5xx, connect errors) stays as it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use shadowcat_mcp::build;
+use shadowcat_mcp::handshake::{DiscoverResult, InitializeResult, Offer};
+use shadowcat_mcp::inspect::{self, Claim};
+use shadowcat_mcp::message::{Kind, Message, RequestId};
+use shadowcat_mcp::version::{self, Era, ProtocolVersion};
+use shadowcat_transport::upstream::{Item, Leg, Reply, RequestContext};
+use tokio::sync::OnceCell;
+
+use crate::session::Shared;
+
+/// How long a server may take to say what it speaks.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What an upstream turned out to speak.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// 2026-07-28 or later; the versions it told.
+    Modern(Vec<String>),
+    /// Sessions only; the version it answered `initialize` with.
+    Legacy(String),
+    /// It answered neither.
+    Unknown,
+}
+
+/// What is known of the upstream's era. Asked once, by whoever needs it first.
+#[derive(Debug, Default)]
+pub(crate) struct EraOfUpstream(OnceCell<Speaks>);
+
+impl EraOfUpstream {
+    /// The server answered a modern request as a modern server does.
+    fn saw_modern(&self) {
+        let _ = self.0.set(Speaks::Modern(vec![
+            ProtocolVersion::V2026_07_28.as_str().to_owned(),
+        ]));
+    }
+
+    async fn ask(&self, shared: &Shared) -> &Speaks {
+        self.0.get_or_init(|| probe(shared)).await
+    }
+}
+
+/// Before the first modern request on a pipe: a legacy server might execute it unnoticed, or say
+/// nothing at all. `Some` is the error to answer with.
+pub(crate) async fn check_pipe(
+    shared: &Shared,
+    request: &Message,
+    id: &RequestId,
+) -> Option<Message> {
+    match shared.era.ask(shared).await {
+        Speaks::Legacy(version) => Some(modern_to_legacy(request, id, version)),
+        Speaks::Modern(_) | Speaks::Unknown => None,
+    }
+}
+
+/// The answer to a modern client's request, or the error that explains it.
+pub(crate) async fn explain_to_modern(
+    shared: &Shared,
+    request: &Message,
+    status: StatusCode,
+    response: Message,
+) -> (StatusCode, Message) {
+    let Some(id) = request.id() else {
+        return (status, response);
+    };
+    if shared.era.0.initialized() {
+        return match shared.era.0.get() {
+            Some(Speaks::Legacy(version)) if is_error(&response) => (
+                StatusCode::BAD_REQUEST,
+                modern_to_legacy(request, id, version),
+            ),
+            _ => (status, response),
+        };
+    }
+    if inspect::is_modern_response(&response) {
+        shared.era.saw_modern();
+        return (status, response);
+    }
+    let evidence = matches!(status.as_u16(), 200 | 400 | 404 | 405 | 406 | 415);
+    if !evidence || inspect::is_own_fault(&response) {
+        return (status, response);
+    }
+    match shared.era.ask(shared).await {
+        Speaks::Legacy(version) => (
+            StatusCode::BAD_REQUEST,
+            modern_to_legacy(request, id, version),
+        ),
+        Speaks::Modern(_) | Speaks::Unknown => (status, response),
+    }
+}
+
+/// The error that a legacy client gets in place of a modern server's refusal of `initialize`.
+pub(crate) async fn explain_to_legacy(
+    shared: &Shared,
+    request: &Message,
+    response: Message,
+) -> Message {
+    if !inspect::may_refuse_legacy(&response) {
+        return response;
+    }
+    match shared.era.ask(shared).await {
+        Speaks::Modern(supported) => {
+            let offer = Offer::read(request).map(|offer| offer.version().to_owned());
+            match (request.id(), offer) {
+                (Some(id), Ok(client)) => {
+                    version::legacy_client_modern_server(id, &client, supported)
+                }
+                _ => response,
+            }
+        }
+        Speaks::Legacy(_) | Speaks::Unknown => response,
+    }
+}
+
+fn modern_to_legacy(request: &Message, id: &RequestId, server: &str) -> Message {
+    let client = match inspect::claim(request) {
+        Claim::WellFormed { version } => version,
+        _ => ProtocolVersion::V2026_07_28.to_string(),
+    };
+    version::modern_client_legacy_server(id, &client, server)
+}
+
+fn is_error(message: &Message) -> bool {
+    matches!(message.kind(), Kind::Error { .. })
+}
+
+async fn probe(shared: &Shared) -> Speaks {
+    if let Some(discovered) = ask(shared, Era::Modern, build::discover()).await
+        && let Some(result) = DiscoverResult::read(&discovered)
+    {
+        return Speaks::Modern(result.versions);
+    }
+    let initialize = build::initialize(ProtocolVersion::V2025_11_25);
+    match ask(shared, Era::Legacy, initialize).await {
+        Some(response) => InitializeResult::read(&response).map_or(Speaks::Unknown, |result| {
+            Speaks::Legacy(result.version().to_owned())
+        }),
+        None => Speaks::Unknown,
+    }
+}
+
+/// One request on a leg of its own, which is closed afterwards.
+async fn ask(shared: &Shared, era: Era, request: Message) -> Option<Message> {
+    let leg = shared.upstream.leg(era);
+    let answer = tokio::time::timeout(PATIENCE, response(&leg, request))
+        .await
+        .ok()
+        .flatten();
+    tokio::spawn(async move { leg.close().await });
+    answer
+}
+
+async fn response(leg: &Arc<dyn Leg>, request: Message) -> Option<Message> {
+    let context = RequestContext {
+        headers: HeaderMap::new(),
+        ..RequestContext::default()
+    };
+    let mut incoming = match leg.request(request, context).await.ok()? {
+        Reply::Json { message, .. } => return Some(message),
+        Reply::Stream { incoming, .. } | Reply::Pipe(incoming) => incoming,
+        Reply::Challenge { .. } => return None,
+    };
+    while let Some(Ok(item)) = incoming.next().await {
+        if let Item::Message(message) = item
+            && matches!(message.kind(), Kind::Response { .. } | Kind::Error { .. })
+        {
+            return Some(message);
+        }
+    }
+    None
+}

@@ -1,0 +1,120 @@
+//! What a session learned in its handshake and must be able to say again.
+//!
+//! A lost upstream session is replaced by repeating what the client said (resilience, "session
+//! continuity"): its `initialize`, `notifications/initialized`, its last `logging/setLevel` and
+//! its resource subscriptions. This module keeps those messages and judges the answer to
+//! `initialize` (version negotiation and downgrade prevention).
+
+use std::collections::{BTreeMap, HashSet};
+
+use shadowcat_mcp::handshake::{InitializeResult, Offer};
+use shadowcat_mcp::inspect;
+use shadowcat_mcp::message::{Kind, Message, RequestId};
+use shadowcat_mcp::method::Method;
+use shadowcat_mcp::version::{ProtocolVersion, VersionError};
+use tracing::{info, warn};
+
+use super::Session;
+
+/// See the [module](self).
+#[derive(Default)]
+pub(super) struct Handshake {
+    pub(super) initialize: Option<Message>,
+    pub(super) initialized: Option<Message>,
+    pub(super) result: Option<InitializeResult>,
+    pub(super) log_level: Option<Message>,
+    pub(super) subscriptions: BTreeMap<String, Message>,
+    repeatable_tools: HashSet<String>,
+}
+
+impl Session {
+    /// The client's `initialize`: settles what the client asked for.
+    ///
+    /// # Errors
+    /// When there was a handshake before or the message is malformed.
+    pub(crate) fn begin_handshake(&self, initialize: &Message) -> Result<(), VersionError> {
+        let offer = Offer::read(initialize)?;
+        self.version.lock().request(offer.version())?;
+        self.handshake.lock().initialize = Some(initialize.clone());
+        Ok(())
+    }
+
+    /// Looks at a response on its way to the client, remembers what continuity needs, and puts an
+    /// error in its place where the session must not accept it.
+    pub(super) fn observe_response(
+        &self,
+        method: &Method,
+        request: &Message,
+        response: Message,
+    ) -> Message {
+        if !matches!(response.kind(), Kind::Response { .. }) {
+            return response;
+        }
+        let mut handshake = self.handshake.lock();
+        match method {
+            Method::Initialize => {
+                drop(handshake);
+                return match request.id() {
+                    Some(id) => self.accept(id, response),
+                    None => response,
+                };
+            }
+            Method::LoggingSetLevel => handshake.log_level = Some(request.clone()),
+            Method::ResourcesSubscribe => {
+                if let Some(uri) = inspect::resource_uri(request) {
+                    handshake.subscriptions.insert(uri, request.clone());
+                }
+            }
+            Method::ResourcesUnsubscribe => {
+                if let Some(uri) = inspect::resource_uri(request) {
+                    handshake.subscriptions.remove(&uri);
+                }
+            }
+            Method::ToolsList if self.shared.config.retry_idempotent_tools => {
+                handshake
+                    .repeatable_tools
+                    .extend(inspect::repeatable_tools(&response));
+            }
+            _ => {}
+        }
+        response
+    }
+
+    /// Accepts or refuses the server's answer to `initialize`.
+    fn accept(&self, id: &RequestId, response: Message) -> Message {
+        match self.judge(&response) {
+            Ok((version, result)) => {
+                self.leg().0.negotiated(version);
+                info!(session = self.key.0, %version, "session initialized");
+                self.handshake.lock().result = Some(result);
+                response
+            }
+            Err(refusal) => {
+                warn!(session = self.key.0, %refusal, "refused the server's answer to initialize");
+                self.ended.cancel();
+                let leg = self.leg().0;
+                tokio::spawn(async move { leg.close().await });
+                refusal.to_response(id)
+            }
+        }
+    }
+
+    fn judge(
+        &self,
+        response: &Message,
+    ) -> Result<(ProtocolVersion, InitializeResult), VersionError> {
+        let result = InitializeResult::read(response)?;
+        let policy = &self.shared.config.versions;
+        let version = self.version.lock().negotiate(result.version(), policy)?;
+        Ok((version, result))
+    }
+
+    /// Whether this is a call of a tool that the server declared harmless to repeat, and the user
+    /// allowed repeating those.
+    pub(super) fn is_repeatable_call(&self, method: &Method, request: &Message) -> bool {
+        *method == Method::ToolsCall
+            && self.shared.config.retry_idempotent_tools
+            && inspect::tool_name(request)
+                .is_some_and(|name| self.handshake.lock().repeatable_tools.contains(&name))
+    }
+}

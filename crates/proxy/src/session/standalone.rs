@@ -1,0 +1,306 @@
+//! The stream of messages that belong to no request.
+//!
+//! A pump takes them from the upstream leg and gives them to the client: over stdio straight to
+//! its one pipe, over HTTP into the log of [`StreamNumber::STANDALONE`], where the client's GET
+//! reads them, now or when it comes back. On an HTTP upstream the pump starts with the client's
+//! first GET, as the server would see it without a proxy; on a pipe it starts with
+//! `notifications/initialized`, because what nobody takes would stop the pipe.
+
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use shadowcat_mcp::build;
+use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
+use shadowcat_mcp::handshake::InitializeResult;
+use shadowcat_mcp::message::{Kind, Message};
+use shadowcat_mcp::version::Era;
+use shadowcat_store::{AppendError, Class, Delivery, EventId, StreamNumber};
+use shadowcat_transport::downstream::LineSink;
+use shadowcat_transport::upstream::{Item, Leg, SendContext};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::Session;
+
+/// Server requests that may wait for a client without a stream.
+const MAX_WAITING_ASKS: usize = 1024;
+/// How long a stream without ids may have been away before the client is told to refresh.
+const GAP_WORTH_TELLING: Duration = Duration::from_secs(5);
+/// How often a client is told to refresh at most.
+const REFRESH_PERIOD: Duration = Duration::from_secs(600);
+/// How long a client's GET waits for the upstream's stream to be open.
+const OPEN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The client's side of the standalone stream.
+#[derive(Default)]
+pub(crate) struct Standalone {
+    /// The one pipe of a stdio client.
+    pipe: OnceLock<Arc<dyn LineSink>>,
+    state: Mutex<State>,
+    /// Told after an append, and when a reader is replaced.
+    pub(crate) changed: Notify,
+    /// Told after a read.
+    pub(crate) read: Notify,
+    /// Told when the upstream's stream is open, or known not to come.
+    opened: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// A client asked for the stream.
+    wanted: bool,
+    /// The leg generation that has a pump, and whether its stream is settled (open or refused).
+    pump: Option<(u64, bool)>,
+    /// The last event that a reader took.
+    cursor: u64,
+    /// The reader in charge; a newer one replaces it.
+    reader: u64,
+    attached: bool,
+    /// Notifications that say the same twice are kept once while nobody has read them.
+    unread: HashSet<Bytes>,
+    refreshed: Option<Instant>,
+}
+
+impl Standalone {
+    /// Gives everything to this pipe instead of a log.
+    pub(crate) fn use_pipe(&self, pipe: Arc<dyn LineSink>) {
+        let _ = self.pipe.set(pipe);
+        self.state.lock().wanted = true;
+    }
+
+    /// A reader takes charge of the stream. Returns its number and the position to read from.
+    pub(crate) fn attach(&self) -> (u64, EventId) {
+        let mut state = self.state.lock();
+        state.reader += 1;
+        state.attached = true;
+        let position = EventId {
+            stream: StreamNumber::STANDALONE,
+            sequence: state.cursor,
+        };
+        let reader = state.reader;
+        drop(state);
+        self.changed.notify_waiters();
+        (reader, position)
+    }
+
+    /// Whether this reader is still in charge.
+    pub(crate) fn is_reader(&self, reader: u64) -> bool {
+        self.state.lock().reader == reader
+    }
+
+    /// The reader took everything up to `position`.
+    pub(crate) fn took(&self, position: EventId) {
+        let mut state = self.state.lock();
+        state.cursor = state.cursor.max(position.sequence);
+        state.unread.clear();
+        drop(state);
+        self.read.notify_waiters();
+    }
+
+    /// The reader is gone; true if it was the one in charge.
+    pub(crate) fn detach(&self, reader: u64) -> bool {
+        let mut state = self.state.lock();
+        let in_charge = state.reader == reader;
+        if in_charge {
+            state.attached = false;
+        }
+        drop(state);
+        self.read.notify_waiters();
+        in_charge
+    }
+}
+
+impl Session {
+    /// Opens the upstream's standalone stream for a client that asked for it, and waits until it
+    /// is open or known not to come.
+    pub(crate) async fn open_standalone(self: &Arc<Self>) {
+        self.standalone.state.lock().wanted = true;
+        self.leg().0.set_standalone_open(true);
+        if self.handshake.lock().initialized.is_none() {
+            return;
+        }
+        self.start_standalone();
+        let settled = async {
+            loop {
+                let opened = self.standalone.opened.notified();
+                if self
+                    .standalone
+                    .state
+                    .lock()
+                    .pump
+                    .is_none_or(|(_, settled)| settled)
+                {
+                    return;
+                }
+                opened.await;
+            }
+        };
+        let _ = tokio::time::timeout(OPEN_PATIENCE, settled).await;
+    }
+
+    /// The client's stream is gone.
+    pub(crate) fn close_standalone(&self, reader: u64) {
+        if self.standalone.detach(reader) {
+            self.leg().0.set_standalone_open(false);
+        }
+    }
+
+    /// Starts the pump of the current leg if somebody wants it and it has none.
+    pub(super) fn start_standalone(self: &Arc<Self>) {
+        if self.era == Era::Modern {
+            return;
+        }
+        let (leg, generation) = self.leg();
+        let mut state = self.standalone.state.lock();
+        let running = state.pump.is_some_and(|(pumped, _)| pumped == generation);
+        let wanted = state.wanted || !leg.has_response_heads();
+        if running || !wanted {
+            return;
+        }
+        leg.set_standalone_open(state.attached || self.standalone.pipe.get().is_some());
+        state.pump = Some((generation, false));
+        drop(state);
+        let session = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = session.pump(leg, generation) => {}
+                () = session.ended() => {}
+            }
+        });
+    }
+
+    async fn pump(self: &Arc<Self>, leg: Arc<dyn Leg>, generation: u64) {
+        let incoming = leg.standalone().await;
+        {
+            let mut state = self.standalone.state.lock();
+            if let Some(pump) = state.pump.as_mut().filter(|pump| pump.0 == generation) {
+                pump.1 = true;
+            }
+        }
+        self.standalone.opened.notify_waiters();
+        let Some(mut incoming) = incoming else { return };
+        while let Some(item) = incoming.next().await {
+            match item {
+                Ok(Item::Message(message)) => self.standalone_message(&leg, message).await,
+                Ok(Item::Gap(away)) => self.standalone_gap(away).await,
+                Err(fault) => {
+                    self.standalone_fault(&fault, generation);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn standalone_fault(self: &Arc<Self>, fault: &Fault, generation: u64) {
+        if !matches!(fault.kind, FaultKind::SessionLost | FaultKind::ChildExited) {
+            warn!(session = self.key.0, %fault, "the standalone stream ended");
+        } else if self.may_heal(false) {
+            self.heal_soon(generation);
+        } else {
+            self.lose();
+        }
+    }
+
+    async fn standalone_message(self: &Arc<Self>, leg: &Arc<dyn Leg>, message: Message) {
+        match message.kind() {
+            Kind::Request { id, .. } => {
+                if self.asks.len() >= MAX_WAITING_ASKS {
+                    let fault = Fault::new(Side::Client, FaultKind::Overloaded, Executed::No)
+                        .because("the client does not take the server's requests");
+                    let response = fault.to_response(id);
+                    let _ = leg.send(response, SendContext::default()).await;
+                    return;
+                }
+                if !self.asks.begin(id) {
+                    return;
+                }
+            }
+            Kind::Response { .. } | Kind::Error { .. } => {
+                self.shared.metrics.stray_responses.inc();
+                debug!("dropped a response on the standalone stream that answers nothing");
+                return;
+            }
+            Kind::Notification { .. } => self.observe_server_message(&message),
+        }
+        self.standalone_append(message).await;
+    }
+
+    /// What a stream without a cursor may have missed is covered by asking the client to refresh.
+    async fn standalone_gap(self: &Arc<Self>, away: Duration) {
+        self.shared.metrics.gaps.inc();
+        if away < GAP_WORTH_TELLING {
+            return;
+        }
+        {
+            let mut state = self.standalone.state.lock();
+            if state
+                .refreshed
+                .is_some_and(|at| at.elapsed() < REFRESH_PERIOD)
+            {
+                return;
+            }
+            state.refreshed = Some(Instant::now());
+        }
+        let lists: Vec<_> = {
+            let handshake = self.handshake.lock();
+            handshake
+                .result
+                .iter()
+                .flat_map(InitializeResult::list_changes)
+                .collect()
+        };
+        for message in lists {
+            self.standalone_append(message).await;
+        }
+    }
+
+    /// What the server sends before it has answered `initialize`, over HTTP: that answer is one
+    /// JSON body, so the rest waits for the standalone stream.
+    pub(crate) async fn keep_for_standalone(self: &Arc<Self>, message: Message) {
+        self.standalone_append(message).await;
+    }
+
+    /// Gives a message to the client outside of any exchange.
+    pub(super) async fn standalone_append(self: &Arc<Self>, message: Message) {
+        if let Some(pipe) = self.standalone.pipe.get() {
+            let _ = pipe.send(message).await;
+            return;
+        }
+        let class = match message.kind() {
+            Kind::Request { .. } => Class::ServerRequest,
+            _ => Class::Notification,
+        };
+        let payload = message.as_line();
+        if build::is_coalescible(&message)
+            && !self.standalone.state.lock().unread.insert(payload.clone())
+        {
+            self.shared.metrics.coalesced.inc();
+            return;
+        }
+        loop {
+            let progress = self.standalone.read.notified();
+            let now = Instant::now().into_std();
+            let (log, stream) = (&self.shared.log, StreamNumber::STANDALONE);
+            let appended = log
+                .append(
+                    self.key,
+                    stream,
+                    class,
+                    payload.clone(),
+                    Delivery::Pending,
+                    now,
+                )
+                .await;
+            match appended {
+                Ok(_) => break,
+                Err(AppendError::Full) => progress.await,
+                Err(AppendError::Closed) => return,
+            }
+        }
+        self.standalone.changed.notify_waiters();
+    }
+}
