@@ -8,7 +8,7 @@ use shadowcat_mcp::message::RequestId;
 use shadowcat_transport::upstream::{Dispatched, Reply, RequestContext};
 use tokio::time::{Instant, timeout};
 
-use crate::server::{Answer, Server};
+use crate::server::{Answer, Server, Step};
 use crate::support::*;
 
 #[tokio::test(start_paused = true)]
@@ -333,4 +333,28 @@ async fn dispatched_waits_through_failed_connects() {
         .unwrap()
         .unwrap();
     pending.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_in_many_pieces_arrives_whole() {
+    let text = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"result":{{"x":"{}"}}}}"#,
+        "y".repeat(60 * 1024)
+    );
+    let pieces = text.clone();
+    let server = Server::new(move |_, _| {
+        let steps = pieces.as_bytes().chunks(1000).flat_map(|piece| {
+            [
+                Step::Data(bytes::Bytes::copy_from_slice(piece)),
+                Step::Sleep(Duration::from_millis(1)),
+            ]
+        });
+        let mut response = ::http::Response::new(crate::server::Script::new(steps));
+        response.headers_mut().insert(
+            "content-type",
+            "application/json; charset=utf-8".parse().unwrap(),
+        );
+        Answer::Http(response)
+    });
+    assert_eq!(json_text(request(&fresh(&server), call(1)).await), text);
 }

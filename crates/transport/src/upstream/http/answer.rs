@@ -66,7 +66,7 @@ async fn whole(
 ) -> Result<Reply, Fault> {
     let limit = shared.config.max_message_size;
     let (head, incoming) = response.into_parts();
-    let bytes = body::collect(incoming, limit)
+    let bytes = body::collect(incoming, limit, &shared.budget)
         .await
         .map_err(|error| faults::body(&error, limit))?;
     shared.counters.bytes_received.inc_by(bytes.len() as u64);
@@ -110,7 +110,7 @@ async fn challenge(shared: &Shared, response: Response<Incoming>) -> Result<Repl
         body::discard(incoming).await;
         return Err(faults::unauthorized(head.status));
     }
-    let body = body::collect(incoming, ERROR_TEXT_LIMIT)
+    let body = body::collect(incoming, ERROR_TEXT_LIMIT, &shared.budget)
         .await
         .unwrap_or_default();
     let mut headers = headers::to_client(&head.headers, true);
@@ -132,7 +132,9 @@ pub(crate) async fn refusal(shared: &Shared, response: Response<Incoming>) -> Re
     } else {
         ERROR_TEXT_LIMIT
     };
-    let body = body::collect(incoming, limit).await.unwrap_or_default();
+    let body = body::collect(incoming, limit, &shared.budget)
+        .await
+        .unwrap_or_default();
     let about_session = speaks_of_session(&body);
     let error = Message::parse(body)
         .ok()

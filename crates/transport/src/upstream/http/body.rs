@@ -1,28 +1,38 @@
 //! Reading a response's body whole, within a limit.
 
+use std::future::poll_fn;
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use super::budget::{ReadBudget, Share};
 use super::dial::chain;
 
 /// How much of a body that nobody reads is read away, so that its connection can be used again.
 const DISCARD_LIMIT: usize = 64 * 1024;
 /// And for how long at most.
-const DISCARD_TIME: std::time::Duration = std::time::Duration::from_millis(500);
+const DISCARD_TIME: Duration = Duration::from_millis(500);
 
 /// Why a body is not whole.
 #[derive(Debug)]
 pub(crate) enum BodyError {
     /// It is larger than the limit.
     TooLarge,
+    /// No memory came free for it.
+    NoMemory,
     /// The connection broke, or the framing was wrong.
     Broken(String),
 }
 
 /// The whole body, at most `limit` bytes. A body that arrived in one piece is not copied.
-pub(crate) async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, BodyError> {
+pub(crate) async fn collect(
+    mut body: Incoming,
+    limit: usize,
+    budget: &ReadBudget,
+) -> Result<Bytes, BodyError> {
     let announced = body.size_hint().lower();
     if announced > limit as u64 {
         return Err(BodyError::TooLarge);
@@ -36,17 +46,28 @@ pub(crate) async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, B
         return Ok(first);
     };
     let expected = usize::try_from(announced).unwrap_or(limit);
-    let mut whole = BytesMut::with_capacity(expected.max(first.len() + second.len()));
+    let expected = expected.max(first.len() + second.len());
+    let mut share = budget.share();
+    hold(&mut share, expected).await?;
+    let mut whole = BytesMut::with_capacity(expected);
     whole.extend_from_slice(&first);
     let mut next = Some(second);
     while let Some(data) = next {
-        if whole.len() + data.len() > limit {
+        let held = whole.len() + data.len();
+        if held > limit {
             return Err(BodyError::TooLarge);
         }
+        hold(&mut share, held.max(expected)).await?;
         whole.extend_from_slice(&data);
         next = next_data(&mut body).await?;
     }
     Ok(whole.freeze())
+}
+
+async fn hold(share: &mut Share, bytes: usize) -> Result<(), BodyError> {
+    poll_fn(|cx| share.poll_hold(cx, bytes))
+        .await
+        .map_err(|_| BodyError::NoMemory)
 }
 
 /// Reads a body away if it is short, so that the connection stays usable; its errors do not matter.

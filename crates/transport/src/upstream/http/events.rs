@@ -12,6 +12,7 @@ use shadowcat_sse::{DecodeError, Decoder, Event, Item, Limits};
 use tracing::warn;
 
 use super::Shared;
+use super::budget::Share;
 use super::counters::OpenStream;
 use super::dial::chain;
 
@@ -24,6 +25,8 @@ pub(crate) struct EventBody {
     decoder: Decoder,
     ended: bool,
     shared: Arc<Shared>,
+    /// The memory that an unfinished event holds.
+    share: Share,
     _open: OpenStream,
 }
 
@@ -32,6 +35,8 @@ pub(crate) struct EventBody {
 pub(crate) enum EventError {
     /// The connection broke.
     Broken(String),
+    /// No memory came free for an unfinished event.
+    NoMemory,
     /// The decoder met a limit.
     Limit(DecodeError),
 }
@@ -44,6 +49,7 @@ impl EventBody {
         };
         Self {
             body,
+            share: shared.budget.share(),
             _open: shared.counters.stream_opened(),
             shared,
             decoder: Decoder::new(limits),
@@ -64,6 +70,9 @@ impl EventBody {
             }
             if self.ended {
                 return Poll::Ready(None);
+            }
+            if ready!(self.share.poll_hold(cx, self.decoder.held())).is_err() {
+                return Poll::Ready(Some(Err(EventError::NoMemory)));
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 None => self.ended = true,

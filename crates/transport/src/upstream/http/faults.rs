@@ -124,12 +124,19 @@ pub(crate) fn too_large(what: impl Display) -> Fault {
     upstream(FaultKind::TooLarge, Executed::Unknown, what.to_string())
 }
 
+/// Unfinished messages of this server hold all the memory that they may.
+pub(crate) fn no_memory() -> Fault {
+    Fault::new(Side::Shadowcat, FaultKind::Overloaded, Executed::Unknown)
+        .because("too many large messages of the server are being read at once")
+}
+
 /// A body that could not be read whole.
 pub(crate) fn body(error: &BodyError, limit: usize) -> Fault {
     match error {
         BodyError::TooLarge => too_large(format!(
             "the server's answer is larger than {limit} bytes; --max-message-size sets the limit"
         )),
+        BodyError::NoMemory => no_memory(),
         BodyError::Broken(cause) => lost(cause),
     }
 }

@@ -11,6 +11,7 @@
 
 mod answer;
 mod body;
+mod budget;
 mod client;
 mod config;
 mod counters;
@@ -35,6 +36,7 @@ use shadowcat_mcp::version::Era;
 
 use super::{BoxFuture, Leg, Upstream};
 use crate::metrics::Metrics;
+use budget::ReadBudget;
 use client::Client;
 pub use config::{HttpUpstreamConfig, Random, system_random};
 use counters::Counters;
@@ -57,6 +59,7 @@ pub(crate) struct Shared {
     client: Client,
     dial: Arc<dyn Dial>,
     connections: Connections,
+    budget: ReadBudget,
     random: Random,
     counters: Counters,
     /// What every POST carries.
@@ -91,6 +94,7 @@ impl HttpUpstream {
                 client: Client::new(Arc::clone(&dial)),
                 dial,
                 connections: Connections::new(config.max_connections),
+                budget: ReadBudget::new(config.max_message_size),
                 random,
                 counters: Counters::new(metrics),
                 post_headers,

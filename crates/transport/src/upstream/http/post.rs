@@ -70,6 +70,7 @@ pub(crate) async fn post(
         if status.is_redirection() {
             redirects += 1;
             redirected = Some(follow(url, &response, redirects)?);
+            body::discard(response.into_body()).await;
         } else if status == StatusCode::TOO_MANY_REQUESTS
             || status == StatusCode::SERVICE_UNAVAILABLE
                 && response.headers().contains_key(RETRY_AFTER)

@@ -102,6 +102,7 @@ impl Source for ReplySource {
                 Some(Err(EventError::Broken(cause))) => {
                     return self.fail(faults::stream_ended(&cause));
                 }
+                Some(Err(EventError::NoMemory)) => return self.fail(faults::no_memory()),
                 Some(Err(EventError::Limit(limit))) => {
                     return self.fail(faults::too_large(limit));
                 }
