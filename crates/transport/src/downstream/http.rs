@@ -1,35 +1,55 @@
 //! The Streamable HTTP client edge.
 //!
-//! MCP specification, Transports, "Streamable HTTP". One endpoint, `/mcp`; hyper reads and writes
-//! the wire. What one request shows by itself is judged here, in this order: Host, Origin, path,
-//! method, Content-Type, Accept, size, JSON. Everything else is the pipeline's.
+//! MCP specification, Transports, "Streamable HTTP". One endpoint, [`PATH`]; hyper reads and writes
+//! the wire. What one request shows by itself is judged here, in this order: Origin (403), Host
+//! (421), path (404), method (405), Content-Type (415), Accept (406), size (413), JSON (400).
+//! Everything else is the pipeline's.
+//!
+//! A refused request does not cost its client the connection: what is left of its body is read and
+//! thrown away, within bounds.
 
 mod accept;
 mod body;
 mod config;
 mod cors;
+mod open;
 mod serve;
 
 use std::sync::Arc;
 
+use ::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, uri};
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use prometheus_client::metrics::counter::Counter;
 use shadowcat_mcp::fault::Rejection;
 use shadowcat_mcp::headers;
 use shadowcat_mcp::message::{Kind, Payload, RequestId};
+use tokio::time::timeout;
 
 use super::{HttpReply, HttpService};
 use crate::metrics::{ByteLabels, Metrics, StatusLabel};
 pub use accept::{Accept, Tcp};
-use body::EdgeBody;
+use body::{Content, EdgeBody, Events};
 pub use config::HttpEdgeConfig;
+use open::Open;
 
 /// The path of the endpoint.
 pub const PATH: &str = "/mcp";
-const ALLOW: &str = "GET, POST, DELETE, OPTIONS";
+
+/// Asks reverse proxies of the nginx kind not to hold events back.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// When a client that found no free connection should come back, in seconds.
+const CONNECTIONS_RETRY_AFTER: u64 = 5;
+
+/// What a request's body is to this edge.
+trait RequestBody: Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static {}
+impl<B: Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static> RequestBody
+    for B
+{
+}
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// One Streamable HTTP endpoint; [`HttpEdge::serve`] runs it.
 pub struct HttpEdge {
@@ -44,10 +64,8 @@ impl HttpEdge {
     #[must_use]
     pub fn new(config: HttpEdgeConfig, metrics: Arc<Metrics>) -> Arc<Self> {
         let bytes = |direction| {
-            let labels = ByteLabels {
-                leg: "downstream",
-                direction,
-            };
+            let leg = "downstream";
+            let labels = ByteLabels { leg, direction };
             metrics.bytes.get_or_create(&labels).clone()
         };
         Arc::new(Self {
@@ -59,37 +77,41 @@ impl HttpEdge {
     }
 
     /// Answers one request.
-    async fn answer<S, B>(&self, service: Arc<S>, request: Request<B>) -> Response<EdgeBody>
-    where
-        S: HttpService,
-        B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    async fn answer<S: HttpService>(
+        &self,
+        service: Arc<S>,
+        request: Request<impl RequestBody>,
+        open: Open,
+    ) -> Response<EdgeBody> {
         let (parts, body) = request.into_parts();
+        let headers = parts.headers;
         let access = &self.config.access;
-        let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+        let authority = parts.uri.authority().map(uri::Authority::as_str);
         let allowed = access
-            .check_host(authority, &parts.headers)
-            .and_then(|()| access.check_origin(&parts.headers));
+            .check_origin(&headers)
+            .and_then(|()| access.check_host(authority, &headers));
         if let Err(rejection) = allowed {
-            return self.refuse(&rejection, None);
+            self.discard(&headers, body);
+            return self.refuse(&rejection, None, open);
         }
-        let origin = cors::origin(&parts.headers);
-        let mut response = if parts.uri.path() != PATH {
-            self.refuse(&Rejection::NotFound, None)
-        } else {
-            match parts.method {
-                Method::POST => self.post(service, parts.headers, body).await,
-                Method::GET if !headers::accepts_events(&parts.headers) => self.refuse(
-                    &Rejection::NotAcceptable {
-                        needed: "text/event-stream",
-                    },
-                    None,
-                ),
-                Method::GET => self.reply(service.get(parts.headers).await, None),
-                Method::DELETE => self.reply(service.delete(parts.headers).await, None),
-                Method::OPTIONS => cors::preflight(&parts.headers),
-                _ => self.refuse(&Rejection::MethodNotAllowed { allow: ALLOW }, None),
+        let origin = cors::origin(&headers);
+        let mut response = match parts.method {
+            _ if parts.uri.path() != PATH => {
+                self.discard(&headers, body);
+                self.refuse(&Rejection::NotFound, None, open)
+            }
+            Method::POST => self.post(service, headers, body, open).await,
+            Method::GET => self.get(service, headers, open).await,
+            Method::DELETE => self.reply(service.delete(headers).await, None, open),
+            Method::OPTIONS => {
+                let mut response = bare(StatusCode::NO_CONTENT, open);
+                cors::options(&headers, response.headers_mut());
+                response
+            }
+            _ => {
+                let allow = cors::METHODS;
+                self.discard(&headers, body);
+                self.refuse(&Rejection::MethodNotAllowed { allow }, None, open)
             }
         };
         if let Some(origin) = origin {
@@ -98,15 +120,16 @@ impl HttpEdge {
         response
     }
 
-    async fn post<S, B>(&self, service: Arc<S>, headers: HeaderMap, body: B) -> Response<EdgeBody>
-    where
-        S: HttpService,
-        B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    async fn post<S: HttpService>(
+        &self,
+        service: Arc<S>,
+        headers: HeaderMap,
+        body: impl RequestBody,
+        open: Open,
+    ) -> Response<EdgeBody> {
         let payload = match self.read(&headers, body).await {
             Ok(payload) => payload,
-            Err(rejection) => return self.refuse(&rejection, None),
+            Err(rejection) => return self.refuse(&rejection, None, open),
         };
         let id = match &payload {
             Payload::Single(message) => match message.kind() {
@@ -116,38 +139,57 @@ impl HttpEdge {
             Payload::Batch(_) => None,
         };
         let reply = service.post(headers, payload).await;
-        self.reply(reply, id.as_ref())
+        self.reply(reply, id.as_ref(), open)
     }
 
-    /// Reads and parses the body, within its limit.
-    async fn read<B>(&self, headers: &HeaderMap, body: B) -> Result<Payload, Rejection>
-    where
-        B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        if !headers::is_json(headers) {
-            return Err(Rejection::UnsupportedMediaType);
+    async fn get<S: HttpService>(
+        &self,
+        service: Arc<S>,
+        headers: HeaderMap,
+        mut open: Open,
+    ) -> Response<EdgeBody> {
+        if !headers::accepts_events(&headers) {
+            let needed = "text/event-stream";
+            return self.refuse(&Rejection::NotAcceptable { needed }, None, open);
         }
-        if !headers::accepts_json_and_events(headers) {
-            let needed = "both application/json and text/event-stream";
-            return Err(Rejection::NotAcceptable { needed });
+        // A stream that is resumed may be an exchange's, which a drain waits for.
+        let subscription = !headers.contains_key(headers::LAST_EVENT_ID);
+        match service.get(headers).await {
+            HttpReply::Events { headers, events } if subscription => {
+                let events = Events::new(
+                    events,
+                    Some(open.subscribe()),
+                    self.sent.clone(),
+                    self.metrics.client_streams.clone(),
+                );
+                streaming(headers, events, open)
+            }
+            reply => self.reply(reply, None, open),
+        }
+    }
+
+    /// Reads and parses the body of a POST, within its bounds.
+    async fn read(
+        &self,
+        headers: &HeaderMap,
+        mut body: impl RequestBody,
+    ) -> Result<Payload, Rejection> {
+        if let Err(rejection) = self.check_head(headers) {
+            self.discard(headers, body);
+            return Err(rejection);
         }
         let limit = self.config.max_message_size;
-        let too_large = Rejection::BodyTooLarge { limit };
-        let declared = headers
-            .get(CONTENT_LENGTH)
-            .and_then(|length| length.to_str().ok());
-        if declared
-            .and_then(|length| length.parse().ok())
-            .is_some_and(|length: usize| length > limit)
-        {
-            return Err(too_large);
-        }
-        let collected = Limited::new(body, limit).collect();
-        let collected = match tokio::time::timeout(self.config.body_timeout, collected).await {
+        let collecting = Limited::new(&mut body, limit).collect();
+        let collected = match timeout(self.config.body_timeout, collecting).await {
             Ok(Ok(collected)) => collected,
-            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large),
-            Ok(Err(_)) => return Err(Rejection::InvalidRequest("the body broke off".to_owned())),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                self.discard(headers, body);
+                return Err(Rejection::BodyTooLarge { limit });
+            }
+            Ok(Err(_)) => {
+                let why = "the body broke off".to_owned();
+                return Err(Rejection::InvalidRequest(why));
+            }
             Err(_) => {
                 let why = "the body did not arrive in time".to_owned();
                 return Err(Rejection::InvalidRequest(why));
@@ -158,66 +200,123 @@ impl HttpEdge {
         Payload::parse(bytes).map_err(Rejection::Parse)
     }
 
-    fn reply(&self, reply: HttpReply, id: Option<&RequestId>) -> Response<EdgeBody> {
+    /// What the head of a POST shows.
+    fn check_head(&self, headers: &HeaderMap) -> Result<(), Rejection> {
+        if !headers::is_json(headers) {
+            return Err(Rejection::UnsupportedMediaType);
+        }
+        if !headers::accepts_json_and_events(headers) {
+            let needed = "both application/json and text/event-stream";
+            return Err(Rejection::NotAcceptable { needed });
+        }
+        let declared = headers.get(CONTENT_LENGTH).and_then(|n| n.to_str().ok());
+        let declared = declared.and_then(|length| length.parse::<u64>().ok());
+        let limit = self.config.max_message_size;
+        if declared.is_some_and(|declared| declared > limit as u64) {
+            return Err(Rejection::BodyTooLarge { limit });
+        }
+        Ok(())
+    }
+
+    /// Reads the rest of a refused request's body, so that the client, which may still be sending,
+    /// sees the answer instead of a reset (RFC 9112, section 9.6). Bounded in size and time.
+    fn discard(&self, headers: &HeaderMap, mut body: impl RequestBody) {
+        // Whoever waits for 100 (Continue) has sent nothing yet and will not.
+        if body.is_end_stream() || headers.contains_key(EXPECT) {
+            return;
+        }
+        let (limit, patience) = (self.config.max_message_size, self.config.body_timeout);
+        tokio::spawn(timeout(patience, async move {
+            let mut read = 0;
+            while let Some(Ok(frame)) = body.frame().await {
+                read += frame.data_ref().map_or(0, Bytes::len);
+                if read > limit {
+                    return;
+                }
+            }
+        }));
+    }
+
+    fn reply(&self, reply: HttpReply, id: Option<&RequestId>, open: Open) -> Response<EdgeBody> {
         match reply {
-            HttpReply::Accepted => bare(StatusCode::ACCEPTED),
-            HttpReply::Ended => bare(StatusCode::NO_CONTENT),
+            HttpReply::Accepted => bare(StatusCode::ACCEPTED, open),
+            HttpReply::Ended => bare(StatusCode::NO_CONTENT, open),
             HttpReply::Body {
                 status,
                 headers,
                 body,
-            } => {
-                self.sent.inc_by(body.len() as u64);
-                let mut response = Response::new(EdgeBody::Whole(Some(body)));
-                *response.status_mut() = status;
-                *response.headers_mut() = headers;
-                response
-                    .headers_mut()
-                    .entry(CONTENT_TYPE)
-                    .or_insert(headers::JSON);
-                response
-            }
+            } => self.whole(status, headers, body, open),
             HttpReply::Events { headers, events } => {
-                let body = EdgeBody::events(events, self.sent.clone(), &self.metrics);
-                let mut response = Response::new(body);
-                *response.headers_mut() = headers;
-                let fields = response.headers_mut();
-                fields.insert(CONTENT_TYPE, headers::EVENT_STREAM);
-                fields.insert(
-                    CACHE_CONTROL,
-                    HeaderValue::from_static("no-cache, no-transform"),
-                );
-                // Asks reverse proxies of the nginx kind not to hold events back.
-                const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
-                fields.insert(UNBUFFERED, HeaderValue::from_static("no"));
-                response
+                let (sent, streams) = (self.sent.clone(), self.metrics.client_streams.clone());
+                streaming(headers, Events::new(events, None, sent, streams), open)
             }
-            HttpReply::Rejected(rejection) => self.refuse(&rejection, id),
+            HttpReply::Rejected(rejection) => self.refuse(&rejection, id, open),
         }
     }
 
-    fn refuse(&self, rejection: &Rejection, id: Option<&RequestId>) -> Response<EdgeBody> {
+    fn refuse(
+        &self,
+        rejection: &Rejection,
+        id: Option<&RequestId>,
+        open: Open,
+    ) -> Response<EdgeBody> {
         let status = rejection.status();
         let label = StatusLabel {
             status: status.as_u16(),
         };
         self.metrics.rejections.get_or_create(&label).inc();
-        let body = rejection.to_response(id).raw().clone();
-        self.sent.inc_by(body.len() as u64);
-        let mut response = Response::new(EdgeBody::Whole(Some(body)));
-        *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, headers::JSON);
+        let mut headers = HeaderMap::new();
         if let Some((name, value)) = rejection.header()
             && let Ok(value) = HeaderValue::from_str(&value)
         {
-            response.headers_mut().insert(name, value);
+            headers.insert(name, value);
         }
+        let body = rejection.to_response(id).raw().clone();
+        self.whole(status, headers, body, open)
+    }
+
+    /// The answer on a connection beyond the limit.
+    fn turn_away(&self, open: Open) -> Response<EdgeBody> {
+        let rejection = Rejection::Overloaded {
+            what: "too many connections",
+            retry_after: CONNECTIONS_RETRY_AFTER,
+        };
+        let mut response = self.refuse(&rejection, None, open);
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+        response
+    }
+
+    fn whole(
+        &self,
+        status: StatusCode,
+        mut headers: HeaderMap,
+        body: Bytes,
+        open: Open,
+    ) -> Response<EdgeBody> {
+        self.sent.inc_by(body.len() as u64);
+        headers.entry(CONTENT_TYPE).or_insert(headers::JSON);
+        let mut response = Response::new(EdgeBody::new(Content::Whole(Some(body)), open));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
         response
     }
 }
 
-fn bare(status: StatusCode) -> Response<EdgeBody> {
-    let mut response = Response::new(EdgeBody::Whole(None));
+fn bare(status: StatusCode, open: Open) -> Response<EdgeBody> {
+    let mut response = Response::new(EdgeBody::new(Content::Whole(None), open));
     *response.status_mut() = status;
     response
 }
+
+fn streaming(mut headers: HeaderMap, events: Events, open: Open) -> Response<EdgeBody> {
+    headers.insert(CONTENT_TYPE, headers::EVENT_STREAM);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    let mut response = Response::new(EdgeBody::new(Content::Events(events), open));
+    *response.headers_mut() = headers;
+    response
+}
+
+#[cfg(test)]
+mod tests;

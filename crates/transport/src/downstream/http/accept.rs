@@ -10,11 +10,12 @@ pub trait Accept: Send + 'static {
     /// A connection.
     type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    /// Waits for the next connection.
+    /// Waits for the next connection. Dropping the future loses none.
     ///
     /// # Errors
-    /// One connection failed, or the system is out of descriptors; the caller waits a little and
-    /// goes on.
+    /// One connection failed before it was ours ([`io::ErrorKind::ConnectionAborted`] and its
+    /// kind), or nothing can be accepted for now (out of descriptors); the caller waits a little
+    /// after the latter.
     fn accept(&mut self) -> impl Future<Output = io::Result<Self::Io>> + Send;
 }
 
@@ -28,7 +29,8 @@ impl Accept for Tcp {
 
     async fn accept(&mut self) -> io::Result<TcpStream> {
         let (stream, _) = self.0.accept().await?;
-        stream.set_nodelay(true)?;
+        // Fails only for a peer that has gone already; reading will find that out.
+        let _ = stream.set_nodelay(true);
         Ok(stream)
     }
 }

@@ -9,15 +9,18 @@ use shadowcat_mcp::origin::Access;
 pub struct HttpEdgeConfig {
     /// Which origins and hosts beyond loopback may reach it.
     pub access: Access,
-    /// Largest body of a POST, in bytes.
+    /// Largest body of a POST, in bytes; beyond it 413.
     pub max_message_size: usize,
-    /// Connections served at once; more wait to be accepted.
+    /// Connections served at once; beyond it 503 with `Retry-After`.
     pub max_connections: usize,
-    /// How long a request's header section may take, and how long a connection may be idle.
+    /// How long a new connection may take to bring its first header section.
     pub header_timeout: Duration,
+    /// How long a connection may be without a request. It ends between once and twice this time
+    /// after its last one, which also bounds a later header section that never ends.
+    pub idle_timeout: Duration,
     /// How long a request's body may take.
     pub body_timeout: Duration,
-    /// How long connections may go on after the shutdown began.
+    /// How long open exchanges may go on after the shutdown began.
     pub drain: Duration,
 }
 
@@ -27,7 +30,8 @@ impl Default for HttpEdgeConfig {
             access: Access::default(),
             max_message_size: 16 * 1024 * 1024,
             max_connections: 20_000,
-            header_timeout: Duration::from_secs(30),
+            header_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(120),
             body_timeout: Duration::from_secs(60),
             drain: Duration::from_secs(10),
         }

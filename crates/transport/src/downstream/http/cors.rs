@@ -5,13 +5,18 @@
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    ALLOW as ALLOW_FIELD, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW,
+    ORIGIN, VARY,
 };
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue};
 
-use super::body::EdgeBody;
-use super::{ALLOW, bare};
+/// The methods of the endpoint.
+pub(super) const METHODS: &str = "GET, POST, DELETE, OPTIONS";
+/// What a page may read of our responses beyond the standard's own list.
+const EXPOSED: HeaderValue = HeaderValue::from_static("Mcp-Session-Id, WWW-Authenticate");
+/// How long a browser may keep the answer to a preflight, in seconds. Browsers cap it at 2 to 24
+/// hours.
+const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
 /// The origin of a cross-origin request.
 pub(super) fn origin(headers: &HeaderMap) -> Option<HeaderValue> {
@@ -19,30 +24,25 @@ pub(super) fn origin(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// Lets the page at `origin` read the response.
-pub(super) fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(
-        ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("Mcp-Session-Id, WWW-Authenticate"),
-    );
-    headers.append(VARY, HeaderValue::from_static("Origin"));
+pub(super) fn allow(response: &mut HeaderMap, origin: HeaderValue) {
+    response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    response.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    response.append(VARY, HeaderValue::from_static("Origin"));
 }
 
-/// The answer to OPTIONS.
-pub(super) fn preflight(request: &HeaderMap) -> Response<EdgeBody> {
-    let mut response = bare(StatusCode::NO_CONTENT);
-    let headers = response.headers_mut();
-    headers.insert(ALLOW_FIELD, HeaderValue::from_static(ALLOW));
-    if request.contains_key(ORIGIN) {
-        headers.insert(
-            ACCESS_CONTROL_ALLOW_METHODS,
-            HeaderValue::from_static(ALLOW),
-        );
-        // The origin is trusted, and what it may send upstream is decided when it sends it.
-        if let Some(wanted) = request.get(ACCESS_CONTROL_REQUEST_HEADERS) {
-            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
-        }
-        headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+/// What the answer to OPTIONS says; for a preflight also what the page may send.
+pub(super) fn options(request: &HeaderMap, response: &mut HeaderMap) {
+    response.insert(ALLOW, HeaderValue::from_static(METHODS));
+    if !request.contains_key(ORIGIN) {
+        return;
     }
-    response
+    response.insert(
+        ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static(METHODS),
+    );
+    // The origin is trusted with any header; which of them travel on is decided for each request.
+    if let Some(wanted) = request.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+        response.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+    }
+    response.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
 }

@@ -1,114 +1,223 @@
 //! Accepting and serving connections, and ending them in order.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::super::HttpService;
+use super::open::{ConnectionState, EdgeState};
 use super::{Accept, HttpEdge};
 
-/// Bytes of a request's header section; hyper answers 431 beyond it.
-const HEADER_BYTES: usize = 64 * 1024;
-/// Header fields of a request; hyper answers 431 beyond it.
-const HEADER_FIELDS: usize = 100;
-/// How long accepting pauses after a failure such as being out of descriptors.
+/// Bytes of a request's header section; hyper answers 431 beyond it, and beyond 100 fields.
+const HEADER_BYTES: u16 = u16::MAX;
+/// Connections beyond the limit that may be told so at the same time; more wait to be accepted.
+const MAX_REFUSALS: usize = 64;
+/// How long accepting pauses when the system is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a connection may take to end once it has nothing open any more.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+/// Distance of HTTP/2 PING frames on a connection with open streams.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// Requests that one HTTP/2 connection may have open.
+const MAX_STREAMS: u32 = 1000;
 
 impl HttpEdge {
     /// Serves until `shutdown` completes. Then nothing is accepted any more, idle connections are
-    /// closed, and the others may finish what they are at within the drain time.
+    /// closed and open exchanges may finish within the drain time; after the last of them the
+    /// subscriptions end, which would never end by themselves. What is left is cut.
     pub async fn serve<S: HttpService>(
         self: Arc<Self>,
-        mut listener: impl Accept,
+        listener: impl Accept,
         service: Arc<S>,
         shutdown: impl Future<Output = ()> + Send,
     ) {
-        let stop = CancellationToken::new();
+        let state = Arc::new(EdgeState::default());
         let connections = TaskTracker::new();
-        let slots = Arc::new(Semaphore::new(self.config.max_connections));
-        let accepting = async {
-            loop {
-                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-                    return;
-                };
-                let io = match listener.accept().await {
-                    Ok(io) => io,
-                    Err(error) => {
-                        warn!(%error, "could not accept a connection");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                        continue;
-                    }
-                };
-                let (edge, service) = (Arc::clone(&self), Arc::clone(&service));
-                let stopping = stop.clone();
-                connections.spawn(async move {
-                    edge.connection(io, service, stopping).await;
-                    drop(slot);
-                });
-            }
-        };
+        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+        let accepting = self.accept_all(listener, |io, seat| {
+            let connection = Connection {
+                edge: Arc::clone(&self),
+                service: Arc::clone(&service),
+                state: ConnectionState::new(Arc::clone(&state)),
+                seat,
+            };
+            // A child token of its own keeps connections from contending for one lock.
+            let (stop, cut) = (stop.child_token(), cut.child_token());
+            connections.spawn(async move {
+                tokio::select! {
+                    () = connection.serve(io, stop) => {}
+                    () = cut.cancelled() => {}
+                }
+            });
+        });
         tokio::select! {
             () = accepting => {}
             () = shutdown => {}
         }
         stop.cancel();
         connections.close();
-        if tokio::time::timeout(self.config.drain, connections.wait())
-            .await
-            .is_err()
-        {
+        let drained = async {
+            state.finished().await;
+            state.end_subscriptions();
+            let _ = timeout(END_PATIENCE, connections.wait()).await;
+        };
+        if timeout(self.config.drain, drained).await.is_err() {
             warn!(
                 open = connections.len(),
-                "cut connections that did not end in time"
+                "cutting connections that did not end in time"
             );
         }
+        cut.cancel();
+        connections.wait().await;
     }
 
-    async fn connection<S: HttpService>(
-        self: Arc<Self>,
+    async fn accept_all<A: Accept>(&self, mut listener: A, mut start: impl FnMut(A::Io, Seat)) {
+        let seats = Arc::new(Semaphore::new(self.config.max_connections));
+        let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+        loop {
+            let io = match listener.accept().await {
+                Ok(io) => io,
+                Err(error) if is_of_one_connection(&error) => {
+                    debug!(%error, "a connection ended before it was accepted");
+                    continue;
+                }
+                Err(error) => {
+                    warn!(%error, "cannot accept connections for now");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            if let Ok(permit) = Arc::clone(&seats).try_acquire_owned() {
+                start(io, Seat::Served { _permit: permit });
+            } else if let Ok(permit) = Arc::clone(&refusals).acquire_owned().await {
+                start(io, Seat::Refused { _permit: permit });
+            }
+        }
+    }
+}
+
+/// Whether an accept failed because of its one peer, so that the next may be tried at once.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// A connection's place within the limits.
+enum Seat {
+    Served { _permit: OwnedSemaphorePermit },
+    Refused { _permit: OwnedSemaphorePermit },
+}
+
+struct Connection<S> {
+    edge: Arc<HttpEdge>,
+    service: Arc<S>,
+    state: Arc<ConnectionState>,
+    seat: Seat,
+}
+
+impl<S: HttpService> Connection<S> {
+    async fn serve(
+        self,
         io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
-        service: Arc<S>,
-        stopping: CancellationToken,
+        stop: CancellationToken,
     ) {
-        self.metrics.client_connections.inc();
-        let edge = Arc::clone(&self);
-        let answer = service_fn(move |request| {
-            let (edge, service) = (Arc::clone(&edge), Arc::clone(&service));
-            async move { Ok::<_, Infallible>(edge.answer(service, request).await) }
+        let open = self.edge.metrics.client_connections.clone();
+        open.inc();
+        let _closed = OnDrop(|| {
+            open.dec();
         });
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.config.header_timeout)
-            .max_buf_size(HEADER_BYTES)
-            .max_headers(HEADER_FIELDS);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(Duration::from_secs(30))
-            .max_header_list_size(u32::try_from(HEADER_BYTES).unwrap_or(u32::MAX))
-            .max_concurrent_streams(1000);
-        let connection = builder.serve_connection(TokioIo::new(io), answer);
-        let mut connection = std::pin::pin!(connection);
+        let refused = matches!(self.seat, Seat::Refused { .. });
+        let (edge, state) = (Arc::clone(&self.edge), Arc::clone(&self.state));
+        let service = Arc::clone(&self.service);
+        let answer = service_fn(move |request| {
+            let open = state.begin();
+            let (edge, service) = (Arc::clone(&edge), Arc::clone(&service));
+            async move {
+                let response = if refused {
+                    edge.turn_away(open)
+                } else {
+                    edge.answer(service, request, open).await
+                };
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let builder = builder(refused);
+        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(io), answer));
         let served = tokio::select! {
+            biased;
             served = connection.as_mut() => served,
-            () = stopping.cancelled() => {
+            () = stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.as_mut().await
+            }
+            () = self.abandoned() => {
+                connection.as_mut().graceful_shutdown();
+                match timeout(END_PATIENCE, connection.as_mut()).await {
+                    Ok(served) => served,
+                    Err(_) => Ok(()),
+                }
             }
         };
         if let Err(error) = served {
             debug!(%error, "a client connection ended early");
         }
-        self.metrics.client_connections.dec();
+    }
+
+    /// Ends when the connection brought no first request in time, or none for too long.
+    async fn abandoned(&self) {
+        let config = &self.edge.config;
+        let mut seen = Some(0);
+        let mut deadline = Instant::now() + config.header_timeout;
+        loop {
+            sleep_until(deadline).await;
+            let now = self.state.idle_since();
+            if now.is_some() && now == seen {
+                return;
+            }
+            seen = now;
+            deadline += config.idle_timeout;
+        }
+    }
+}
+
+fn builder(refused: bool) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // Both header timeouts are the watch's: hyper's would arm a timer for every request.
+        .header_read_timeout(None)
+        .max_buf_size(usize::from(HEADER_BYTES))
+        .keep_alive(!refused);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .max_header_list_size(u32::from(HEADER_BYTES))
+        .max_concurrent_streams(MAX_STREAMS);
+    builder
+}
+
+/// Runs a closure when dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }
