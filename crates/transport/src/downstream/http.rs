@@ -12,6 +12,7 @@ mod accept;
 mod body;
 mod config;
 mod cors;
+mod heartbeat;
 mod open;
 mod serve;
 
@@ -33,6 +34,7 @@ use crate::metrics::{ByteLabels, Metrics, StatusLabel};
 pub use accept::{Accept, Tcp};
 use body::{Content, EdgeBody, Events};
 pub use config::HttpEdgeConfig;
+use heartbeat::Heartbeat;
 use open::Open;
 
 /// The path of the endpoint.
@@ -57,6 +59,7 @@ pub struct HttpEdge {
     metrics: Arc<Metrics>,
     received: Counter,
     sent: Counter,
+    heartbeat: Arc<Heartbeat>,
 }
 
 impl HttpEdge {
@@ -72,6 +75,7 @@ impl HttpEdge {
             config,
             received: bytes("received"),
             sent: bytes("sent"),
+            heartbeat: Arc::default(),
             metrics,
         })
     }
@@ -83,6 +87,7 @@ impl HttpEdge {
         request: Request<impl RequestBody>,
         open: Open,
     ) -> Response<EdgeBody> {
+        self.heartbeat.touch();
         let (parts, body) = request.into_parts();
         let headers = parts.headers;
         let access = &self.config.access;

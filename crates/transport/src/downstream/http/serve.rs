@@ -43,6 +43,7 @@ impl HttpEdge {
     ) {
         let state = Arc::new(EdgeState::default());
         let connections = TaskTracker::new();
+        let heartbeat = tokio::spawn(Arc::clone(&self.heartbeat).run());
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
         let accepting = self.accept_all(listener, |io, seat| {
             let connection = Connection {
@@ -78,6 +79,7 @@ impl HttpEdge {
             );
         }
         cut.cancel();
+        heartbeat.abort();
         connections.wait().await;
     }
 

