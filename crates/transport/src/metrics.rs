@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use shadowcat_mcp::method::Method;
 
 /// How an exchange ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// With a result.
     Result,
@@ -24,6 +24,18 @@ pub enum Outcome {
     Fault,
     /// Without a response: the client cancelled or a modern stream was closed.
     Cancelled,
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let name = match self {
+            Self::Result => "result",
+            Self::Error => "error",
+            Self::Fault => "fault",
+            Self::Cancelled => "cancelled",
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
 }
 
 /// A method as a label.
@@ -219,7 +231,7 @@ mod tests {
         metrics.request_ended(&Method::Other("evil\"\n".into()), Outcome::Error, took);
         let text = metrics.render();
         assert!(
-            text.contains(r#"shadowcat_requests_total{method="tools/call",outcome="Result"} 1"#),
+            text.contains(r#"shadowcat_requests_total{method="tools/call",outcome="result"} 1"#),
             "{text}"
         );
         assert!(
