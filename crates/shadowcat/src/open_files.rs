@@ -8,7 +8,7 @@
 /// Raises the soft limit to the hard one. Returns the soft limit before, if it was raised; failing
 /// to raise it is no reason not to start.
 #[cfg(unix)]
-pub fn raise() -> Option<u64> {
+pub(crate) fn raise() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let before = current?;
@@ -24,7 +24,7 @@ pub fn raise() -> Option<u64> {
 
 /// There is no such limit here.
 #[cfg(not(unix))]
-pub fn raise() -> Option<u64> {
+pub(crate) fn raise() -> Option<u64> {
     None
 }
 

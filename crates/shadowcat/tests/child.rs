@@ -1,5 +1,6 @@
 //! A server's process starts as the server, and dies with the process that started it.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test's failure is a panic")]
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _};

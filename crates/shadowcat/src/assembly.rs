@@ -1,0 +1,128 @@
+//! From what the command line says to the parts of a pipeline.
+
+use std::sync::Arc;
+
+use shadowcat_mcp::origin::Access;
+use shadowcat_mcp::version::VersionPolicy;
+use shadowcat_proxy::config::{Config, HealBackoff, OnSessionLoss};
+use shadowcat_proxy::entropy::OsEntropy;
+use shadowcat_proxy::session::Shared;
+use shadowcat_store::Limits;
+use shadowcat_store::memory::MemoryLog;
+use shadowcat_transport::downstream::http::HttpEdgeConfig;
+use shadowcat_transport::metrics::Metrics;
+use shadowcat_transport::upstream::Upstream;
+use shadowcat_transport::upstream::http::{
+    HttpUpstream, HttpUpstreamConfig, NetDial, system_random,
+};
+
+use crate::cli::Proxy;
+use crate::cli::options::{AccessOptions, ProxyOptions};
+use crate::cli::server::Server;
+use crate::cli::values::SessionLoss;
+use crate::failure::Failure;
+
+/// The pipeline between any client edge and the server of the command line.
+///
+/// # Errors
+/// [`Failure`] when the server cannot be one.
+pub(crate) fn pipeline(proxy: &Proxy) -> Result<Arc<Shared>, Failure> {
+    let metrics = Arc::new(Metrics::default());
+    let upstream = upstream(proxy, Arc::clone(&metrics))?;
+    let replay = &proxy.options.replay;
+    let log = MemoryLog::new(Limits {
+        stream_bytes: replay.replay_buffer,
+        total_bytes: replay.replay_memory,
+        ttl: replay.replay_ttl,
+    });
+    let config = config(&proxy.options);
+    Ok(Shared::new(
+        config,
+        upstream,
+        Arc::new(log),
+        metrics,
+        Arc::new(OsEntropy),
+    ))
+}
+
+/// The edge that HTTP clients reach.
+pub(crate) fn http_edge(options: &ProxyOptions) -> HttpEdgeConfig {
+    HttpEdgeConfig {
+        access: access(&options.access),
+        max_message_size: options.limits.max_message_size,
+        drain: options.operation.drain_timeout,
+        ..HttpEdgeConfig::default()
+    }
+}
+
+/// Who may reach an HTTP endpoint.
+pub(crate) fn access(options: &AccessOptions) -> Access {
+    Access {
+        origins: options.allow_origin.clone(),
+        hosts: options.allow_host.clone(),
+    }
+}
+
+fn config(options: &ProxyOptions) -> Config {
+    let ProxyOptions {
+        protocol,
+        retry,
+        limits,
+        access,
+        ..
+    } = options;
+    Config {
+        request_timeout: protocol.request_timeout,
+        stream_after: protocol.stream_after,
+        versions: VersionPolicy {
+            min: protocol.min_version,
+            pin: protocol.pin,
+        },
+        on_session_loss: match protocol.on_session_loss {
+            SessionLoss::Heal => OnSessionLoss::Heal,
+            SessionLoss::Propagate => OnSessionLoss::Propagate,
+        },
+        retry_idempotent_tools: protocol.retry_idempotent_tools,
+        max_sessions: limits.max_sessions,
+        session_ttl: limits.session_ttl,
+        forward_auth: access.forward_auth,
+        heal_backoff: HealBackoff {
+            initial: retry.retry_initial,
+            max: retry.retry_max,
+            jitter: retry.retry_jitter,
+            attempts: retry.retry_max_attempts,
+        },
+        max_message_size: limits.max_message_size,
+        ..Config::default()
+    }
+}
+
+fn upstream(proxy: &Proxy, metrics: Arc<Metrics>) -> Result<Arc<dyn Upstream>, Failure> {
+    let ProxyOptions {
+        retry,
+        limits,
+        access,
+        ..
+    } = &proxy.options;
+    match &proxy.server {
+        Server::Http { url, headers } => {
+            let config = HttpUpstreamConfig {
+                url: url.clone(),
+                headers: headers.clone(),
+                max_message_size: limits.max_message_size,
+                retry_initial: retry.retry_initial,
+                retry_max: retry.retry_max,
+                retry_jitter: retry.retry_jitter,
+                retry_hint_max: retry.retry_hint_max,
+                forward_auth: access.forward_auth,
+                idle_timeout: retry.idle_timeout,
+                max_connections: limits.max_connections,
+            };
+            let dial = Arc::new(NetDial::from_env());
+            let upstream = HttpUpstream::new(config, dial, system_random(), metrics)
+                .map_err(|error| Failure::Usage(error.to_string()))?;
+            Ok(Arc::new(upstream))
+        }
+        Server::Command(_) => Err(Failure::Runtime("commands are not supported yet".into())),
+    }
+}

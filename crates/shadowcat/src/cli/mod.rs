@@ -1,0 +1,281 @@
+//! The command line: what can be written, and what it means.
+//!
+//! Parsing ends in an [`Invocation`], whose parts need no further check. What cannot be parsed is a
+//! [`Failure::Usage`] of one line ([`usage`]); `--help` and `--version` are text for stdout.
+
+pub mod header;
+pub mod options;
+pub mod server;
+mod usage;
+pub mod values;
+
+use std::ffi::OsString;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::failure::Failure;
+use options::{ProxyOptions, RetryOptions};
+use server::{Server, ServerOptions};
+use values::Listen;
+
+const AFTER: &str = "\
+Every option can also be given as an environment variable: SHADOWCAT_ and its name, for example
+SHADOWCAT_LISTEN or SHADOWCAT_RETRY_MAX. The command line beats the environment, the environment
+beats the default. Durations are written 250ms, 5s or 1h30m; sizes in bytes, KiB or MiB.";
+
+const EXAMPLES: &str = "\
+Examples:
+  shadowcat forward https://mcp.example/mcp                 a remote server for a stdio client
+  shadowcat reverse -- npx -y @scope/some-mcp-server        a stdio server for HTTP clients
+  shadowcat help forward                                    all options, with their meanings";
+
+const FORWARD_EXAMPLES: &str = "\
+Examples:
+  A remote server for a client that starts its servers as commands:
+    shadowcat forward https://mcp.example/mcp
+  The same with a token, which the client's configuration need not hold:
+    shadowcat forward --header 'Authorization: Bearer ${TOKEN}' https://mcp.example/mcp
+  A local command that is restarted when it crashes:
+    shadowcat forward -- npx -y @modelcontextprotocol/server-filesystem /data
+  One address on this machine for several HTTP clients:
+    shadowcat forward --listen 127.0.0.1:8080 https://mcp.example/mcp";
+
+const REVERSE_EXAMPLES: &str = "\
+Examples:
+  A stdio server for HTTP clients, one process per session, at http://127.0.0.1:8080/mcp:
+    shadowcat reverse -- npx -y @modelcontextprotocol/server-everything
+  An HTTP server whose clients keep their sessions over its restarts:
+    shadowcat reverse --listen 127.0.0.1:9000 http://127.0.0.1:3001/mcp
+  Reachable from other machines, for one host name and one web application:
+    shadowcat reverse --listen 0.0.0.0:8080 --allow-remote --allow-host mcp.example \\
+        --allow-origin https://app.example http://127.0.0.1:3001/mcp
+  With health checks and metrics on another port:
+    shadowcat reverse --admin 127.0.0.1:9090 http://127.0.0.1:3001/mcp";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  shadowcat completions bash > ~/.local/share/bash-completion/completions/shadowcat
+  shadowcat completions zsh > \"${fpath[1]}/_shadowcat\"
+  shadowcat completions fish > ~/.config/fish/completions/shadowcat.fish";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "shadowcat",
+    version,
+    about = "An MCP proxy that keeps broken connections from losing, duplicating or reordering messages",
+    after_help = EXAMPLES,
+    disable_help_subcommand = false,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Words,
+}
+
+#[derive(Debug, Subcommand)]
+enum Words {
+    /// Beside the client: stdio in (or --listen), one server out
+    #[command(
+        after_long_help = format!("{FORWARD_EXAMPLES}\n\n{AFTER}"), after_help = FORWARD_EXAMPLES,
+        override_usage = "shadowcat forward [OPTIONS] <URL | -- COMMAND [ARG...]>"
+    )]
+    Forward(Box<ForwardWords>),
+    /// Beside the server: Streamable HTTP in, one server out
+    #[command(
+        after_long_help = format!("{REVERSE_EXAMPLES}\n\n{AFTER}"), after_help = REVERSE_EXAMPLES,
+        override_usage = "shadowcat reverse [OPTIONS] <URL | -- COMMAND [ARG...]>"
+    )]
+    Reverse(Box<ReverseWords>),
+    /// Print the completion script for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ForwardWords {
+    #[command(flatten)]
+    server: ServerOptions,
+
+    /// Serve Streamable HTTP at /mcp here instead of stdio; port 0 picks one
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Client")]
+    listen: Option<Listen>,
+
+    #[command(flatten)]
+    proxy: ProxyOptions,
+}
+
+#[derive(Debug, Args)]
+struct ReverseWords {
+    #[command(flatten)]
+    server: ServerOptions,
+
+    /// Serve Streamable HTTP at /mcp here; port 0 picks one
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:8080",
+        help_heading = "Client"
+    )]
+    listen: Listen,
+
+    #[command(flatten)]
+    proxy: ProxyOptions,
+}
+
+/// What the process was asked to do.
+#[derive(Debug, Clone)]
+pub enum Invocation {
+    /// Run the proxy.
+    Proxy(Box<Proxy>),
+    /// Print a completion script.
+    Completions(Shell),
+    /// Print a text: help or version.
+    Print(String),
+}
+
+/// What `forward` and `reverse` are told.
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    /// Where HTTP clients are served; `None`: one client on stdin and stdout.
+    pub listen: Option<Listen>,
+    /// The server.
+    pub server: Server,
+    /// The rest.
+    pub options: ProxyOptions,
+    /// Whether `--log-level` stands on the command line itself, and so outranks `RUST_LOG`.
+    pub log_level_given: bool,
+}
+
+/// The command line's grammar, with an environment variable for every option.
+#[must_use]
+pub fn command() -> clap::Command {
+    let with_variable = |arg: clap::Arg| match arg.get_long() {
+        Some(long) => {
+            let variable = format!("SHADOWCAT_{}", long.to_uppercase().replace('-', "_"));
+            // Values may be secrets: the help shows names only.
+            arg.env(variable).hide_env_values(true)
+        }
+        None => arg,
+    };
+    Cli::command().mut_subcommands(|subcommand| subcommand.mut_args(with_variable))
+}
+
+/// Reads the command line, `arguments` without the program's name.
+///
+/// # Errors
+/// [`Failure::Usage`], one line that says what is wrong and what to do.
+pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, Failure> {
+    let first = arguments.first().cloned();
+    let words = std::iter::once(OsString::from("shadowcat")).chain(arguments);
+    let parsed = command().try_get_matches_from(words);
+    let read = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?.command, matches)));
+    match read {
+        Ok((words, matches)) => words.parse(&matches),
+        Err(error) => {
+            let grammar = command();
+            let known = first
+                .as_ref()
+                .and_then(|name| grammar.find_subcommand(name));
+            usage::explain(&error, known).map(Invocation::Print)
+        }
+    }
+}
+
+impl Words {
+    fn parse(self, matches: &ArgMatches) -> Result<Invocation, Failure> {
+        let source = |option: &str| {
+            let (_, matches) = matches.subcommand()?;
+            matches
+                .try_contains_id(option)
+                .ok()
+                .filter(|known| *known)?;
+            matches.value_source(option)
+        };
+        let from_environment = |option| source(option) == Some(ValueSource::EnvVariable);
+        let split = |server: ServerOptions| ServerOptions {
+            env: if from_environment("env") {
+                lines(&server.env)
+            } else {
+                server.env
+            },
+            ..server
+        };
+        let log_level_given = source("log_level") == Some(ValueSource::CommandLine);
+        Ok(match self {
+            Self::Forward(words) => {
+                let server = split(words.server).parse("forward")?;
+                proxy(words.listen, server, words.proxy, log_level_given)?
+            }
+            Self::Reverse(words) => {
+                let server = split(words.server).parse("reverse")?;
+                proxy(Some(words.listen), server, words.proxy, log_level_given)?
+            }
+            Self::Completions { shell } => Invocation::Completions(shell),
+        })
+    }
+}
+
+/// The values of a variable that holds one a line.
+fn lines(values: &[String]) -> Vec<String> {
+    let lines = values.iter().flat_map(|value| value.lines());
+    lines
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn proxy(
+    listen: Option<Listen>,
+    server: Server,
+    options: ProxyOptions,
+    log_level_given: bool,
+) -> Result<Invocation, Failure> {
+    let addresses = [
+        ("--listen", listen.as_ref()),
+        ("--admin", options.operation.admin.as_ref()),
+    ];
+    for (option, address) in addresses {
+        if let Some(address) = address.filter(|address| !address.is_loopback())
+            && !options.access.allow_remote
+        {
+            return Err(Failure::Usage(format!(
+                "{option} {address} would let other machines reach the server behind it without \
+                 any login; keep to 127.0.0.1, or add --allow-remote if that is what you want"
+            )));
+        }
+    }
+    let (min, pin) = (options.protocol.min_version, options.protocol.pin);
+    if let (Some(min), Some(pin)) = (min, pin)
+        && pin < min
+    {
+        return Err(Failure::Usage(format!(
+            "--pin {pin} is below --min-version {min}, so no version is left; drop one of them"
+        )));
+    }
+    let options = ProxyOptions {
+        retry: checked(options.retry)?,
+        ..options
+    };
+    Ok(Invocation::Proxy(Box::new(Proxy {
+        listen,
+        server,
+        options,
+        log_level_given,
+    })))
+}
+
+fn checked(retry: RetryOptions) -> Result<RetryOptions, Failure> {
+    if retry.retry_initial <= retry.retry_max {
+        return Ok(retry);
+    }
+    Err(Failure::Usage(format!(
+        "--retry-initial {} is longer than --retry-max {}; raise --retry-max",
+        humantime::format_duration(retry.retry_initial),
+        humantime::format_duration(retry.retry_max),
+    )))
+}

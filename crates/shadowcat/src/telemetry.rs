@@ -1,0 +1,63 @@
+//! Logs: to stderr only, whatever the mode.
+//!
+//! Library crates emit `tracing` events with session and request ids as fields; here they get their
+//! filter and their form. `--log-level` sets the level of Shadowcat's own events and leaves those of
+//! the libraries below it at warnings: at debug they would print header fields, and these hold
+//! secrets. `RUST_LOG` sets any filter and is followed as it is; only `--log-level` on the command
+//! line itself outranks it.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+
+use crate::cli::options::LogOptions;
+use crate::cli::values::{LogFormat, LogLevel};
+use crate::failure::Failure;
+
+/// The target of events that must be seen at every level: where we listen.
+pub(crate) const STARTUP: &str = "shadowcat::startup";
+
+/// Starts logging.
+///
+/// # Errors
+/// [`Failure::Usage`] when `RUST_LOG` cannot be parsed.
+pub(crate) fn start(options: &LogOptions, level_given: bool) -> Result<(), Failure> {
+    let rust_log = std::env::var("RUST_LOG")
+        .ok()
+        .filter(|filter| !filter.is_empty() && !level_given);
+    let filter = match rust_log {
+        Some(filter) => EnvFilter::builder().parse(filter).map_err(|error| {
+            Failure::Usage(format!(
+                "RUST_LOG: {error}; write a filter such as info or shadowcat=debug"
+            ))
+        })?,
+        None => EnvFilter::new(directives(options.log_level)),
+    };
+    let filter = match format!("{STARTUP}=info").parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    };
+    let lines = fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        // A closed stderr must not end the proxy, which reporting the failure there would.
+        .log_internal_errors(false);
+    match options.log_format {
+        LogFormat::Text => lines.with_target(false).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+fn directives(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Off => "off",
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "warn,shadowcat=info",
+        LogLevel::Debug => "warn,shadowcat=debug",
+        LogLevel::Trace => "warn,shadowcat=trace",
+    }
+}

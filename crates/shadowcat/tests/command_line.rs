@@ -1,0 +1,297 @@
+//! The command line's promises: names, defaults, exit statuses, one line per error, no secrets.
+#![allow(clippy::unwrap_used, reason = "a test's failure is a panic")]
+
+use std::collections::BTreeMap;
+use std::process::{Command, Output};
+
+fn shadowcat(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shadowcat"));
+    command.args(arguments);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SHADOWCAT_")) {
+        command.env_remove(name);
+    }
+    command.env_remove("RUST_LOG");
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Runs something that must fail with one line on stderr and nothing on stdout.
+fn complaint(command: &mut Command, status: i32) -> String {
+    let Output {
+        status: found,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
+    let stderr = text(&stderr);
+    assert_eq!(found.code(), Some(status), "{command:?}: {stderr}");
+    assert!(stdout.is_empty(), "{command:?}: {}", text(&stdout));
+    assert_eq!(stderr.lines().count(), 1, "{command:?}: {stderr}");
+    assert!(stderr.starts_with("shadowcat: "), "{command:?}: {stderr}");
+    stderr
+}
+
+/// The options in a long help text, each with its paragraph.
+fn options_of(mode: &str) -> BTreeMap<String, String> {
+    let output = shadowcat(&[mode, "--help"]).output().unwrap();
+    assert!(output.status.success());
+    let help = text(&output.stdout);
+    let mut options = BTreeMap::new();
+    for block in help.split("\n      --").skip(1) {
+        let end = block
+            .find(|c: char| !c.is_ascii_lowercase() && c != '-')
+            .unwrap();
+        options.insert(format!("--{}", &block[..end]), block.to_owned());
+    }
+    options
+}
+
+#[test]
+fn the_help_lists_the_promised_options_and_no_others() {
+    for mode in ["forward", "reverse"] {
+        let mut options = options_of(mode);
+        let listed = include_str!("options.txt")
+            .lines()
+            .filter(|line| !line.starts_with('#'));
+        for line in listed {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let (name, default) = (words[0], words[1]);
+            if words.get(2).is_some_and(|only| *only != mode) {
+                continue;
+            }
+            let help = options
+                .remove(name)
+                .unwrap_or_else(|| panic!("{mode} has no {name}"));
+            let variable = name[2..].to_uppercase().replace('-', "_");
+            assert!(
+                help.contains(&format!("[env: SHADOWCAT_{variable}]")),
+                "{mode} {name}: {help}"
+            );
+            let shown = help
+                .split("\n          [default: ")
+                .nth(1)
+                .map(|rest| rest.split(']').next().unwrap());
+            assert_eq!(shown.unwrap_or("-"), default, "{mode} {name}: {help}");
+        }
+        let unlisted: Vec<_> = options.into_keys().collect();
+        assert_eq!(
+            unlisted, [""; 0],
+            "{mode} has options that options.txt does not list"
+        );
+    }
+}
+
+#[test]
+fn every_command_teaches_by_examples() {
+    let help = text(&shadowcat(&["--help"]).output().unwrap().stdout);
+    let commands = help
+        .split("Commands:\n")
+        .nth(1)
+        .unwrap()
+        .split("\n\n")
+        .next()
+        .unwrap();
+    let names = commands
+        .lines()
+        .map(|line| line.split_whitespace().next().unwrap());
+    let names: Vec<_> = names.filter(|name| *name != "help").collect();
+    assert!(
+        names.contains(&"forward") && names.contains(&"reverse"),
+        "{help}"
+    );
+    for name in names {
+        for flag in ["-h", "--help"] {
+            let output = shadowcat(&[name, flag]).output().unwrap();
+            assert!(output.status.success() && output.stderr.is_empty());
+            let example = format!("  shadowcat {name}");
+            let help = text(&output.stdout);
+            let examples = help.split("Examples:\n").nth(1);
+            assert!(
+                examples.is_some_and(|text| text.contains(&example)),
+                "{name} {flag}: {help}"
+            );
+        }
+    }
+}
+
+#[test]
+fn usage_errors_are_one_line_that_says_what_to_do() {
+    for (arguments, hint) in [
+        (&[][..], "shadowcat --help"),
+        (&["froward"], "'forward'"),
+        (&["forward"], "-- COMMAND"),
+        (&["forward", "node"], "shadowcat forward -- node"),
+        (&["forward", "node", "server.js"], "after \"--\""),
+        (&["forward", "http://h/", "--", "node"], "either"),
+        (&["forward", "--lisen", "x"], "'--listen'"),
+        (&["forward", "ftp://h/"], "http://"),
+        (&["reverse", "http://user:s3cret@h/mcp"], "--header"),
+        (
+            &["reverse", "--listen", "8080", "http://h/"],
+            "127.0.0.1:8080",
+        ),
+        (
+            &["reverse", "--listen", "0.0.0.0:0", "http://h/"],
+            "--allow-remote",
+        ),
+        (
+            &["reverse", "--admin", "[::]:0", "http://h/"],
+            "--allow-remote",
+        ),
+        (&["reverse", "--retry-max", "5", "http://h/"], "5s"),
+        (
+            &["reverse", "--retry-max", "10ms", "http://h/"],
+            "raise --retry-max",
+        ),
+        (
+            &["reverse", "--idle-timeout", "0s", "http://h/"],
+            "longer than zero",
+        ),
+        (
+            &["reverse", "--max-message-size", "16MB", "http://h/"],
+            "16MiB",
+        ),
+        (
+            &["reverse", "--max-sessions", "0", "http://h/"],
+            "at least 1",
+        ),
+        (
+            &["reverse", "--retry-jitter", "2", "http://h/"],
+            "from 0 to 1",
+        ),
+        (
+            &["reverse", "--pin", "2025-01-01", "http://h/"],
+            "2025-11-25",
+        ),
+        (
+            &[
+                "reverse",
+                "--min-version",
+                "2025-11-25",
+                "--pin",
+                "2025-06-18",
+                "http://h/",
+            ],
+            "drop one",
+        ),
+        (
+            &["reverse", "--on-session-loss", "cry", "http://h/"],
+            "heal, propagate",
+        ),
+        (
+            &["reverse", "--allow-origin", "app.example", "http://h/"],
+            "https://app.example",
+        ),
+        (&["reverse", "--env", "A=1", "http://h/"], "leave them out"),
+        (&["reverse", "--env", "s3cret", "--", "node"], "NAME=VALUE"),
+        (&["reverse", "--header", "X-A: 1", "--", "node"], "--env"),
+        (
+            &["reverse", "--header", "s3cret", "http://h/"],
+            "Name: value",
+        ),
+        (
+            &[
+                "reverse",
+                "--header",
+                "X-A: ${NO_SUCH_VARIABLE}",
+                "http://h/",
+            ],
+            "NO_SUCH_VARIABLE",
+        ),
+        (
+            &["reverse", "--cwd", "/no/such/directory", "--", "node"],
+            "/no/such/directory",
+        ),
+        (&["completions", "tcsh"], "bash"),
+    ] {
+        let error = complaint(&mut shadowcat(arguments), 2);
+        assert!(error.contains(hint), "{arguments:?}: {error}");
+        assert!(!error.contains("s3cret"), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn the_environment_gives_options_and_the_command_line_beats_it() {
+    let reverse =
+        |arguments: &[&str]| shadowcat(&[&["reverse"], arguments, &["http://h/"]].concat());
+    let error = complaint(reverse(&[]).env("SHADOWCAT_RETRY_MAX", "soon"), 2);
+    assert!(
+        error.contains("--retry-max") && error.contains("soon"),
+        "{error}"
+    );
+    // The first thing that is wrong tells which value counted.
+    let error = complaint(
+        reverse(&["--retry-max", "10ms"]).env("SHADOWCAT_RETRY_MAX", "20ms"),
+        2,
+    );
+    assert!(error.contains("--retry-max 10ms"), "{error}");
+    let error = complaint(reverse(&[]).env("SHADOWCAT_LISTEN", "0.0.0.0:0"), 2);
+    assert!(error.contains("--allow-remote"), "{error}");
+    let both = reverse(&["--allow-remote=off"])
+        .env("SHADOWCAT_ALLOW_REMOTE", "true")
+        .env("SHADOWCAT_LISTEN", "0.0.0.0:0")
+        .output()
+        .unwrap();
+    assert_eq!(both.status.code(), Some(2), "{}", text(&both.stderr));
+    let variables = "X-A: 1\nX-B: ${NO_SUCH_VARIABLE}";
+    let error = complaint(reverse(&[]).env("SHADOWCAT_HEADER", variables), 2);
+    assert!(error.contains("NO_SUCH_VARIABLE"), "{error}");
+    let command = &mut shadowcat(&["reverse", "--", "node"]);
+    let error = complaint(command.env("SHADOWCAT_ENV", "A=1\nB"), 2);
+    assert!(error.contains("NAME=VALUE"), "{error}");
+    let error = complaint(reverse(&[]).env("RUST_LOG", "shadowcat=loud"), 2);
+    assert!(error.contains("RUST_LOG"), "{error}");
+}
+
+#[test]
+fn values_in_the_environment_are_not_in_the_help() {
+    let output = shadowcat(&["forward", "--help"])
+        .env("SHADOWCAT_HEADER", "Authorization: s3cret")
+        .output()
+        .unwrap();
+    assert!(!text(&output.stdout).contains("s3cret"));
+}
+
+#[test]
+fn a_port_that_is_taken_is_a_runtime_error() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for option in ["--listen", "--admin"] {
+        let mut command = shadowcat(&[
+            "reverse",
+            "--listen",
+            "127.0.0.1:0",
+            option,
+            &address,
+            "http://127.0.0.1:9/mcp",
+        ]);
+        if option == "--listen" {
+            command = shadowcat(&["reverse", option, &address, "http://127.0.0.1:9/mcp"]);
+        }
+        let error = complaint(&mut command, 1);
+        assert!(
+            error.contains(&address) && error.contains(option),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn completions_know_the_options() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = shadowcat(&["completions", shell]).output().unwrap();
+        assert!(output.status.success());
+        assert!(text(&output.stdout).contains("retry-hint-max"), "{shell}");
+    }
+}
+
+#[test]
+fn the_version_is_the_package_s() {
+    let output = shadowcat(&["--version"]).output().unwrap();
+    assert_eq!(
+        text(&output.stdout),
+        concat!("shadowcat ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+}
