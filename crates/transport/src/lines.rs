@@ -1,10 +1,15 @@
-//! Bounded lines of a pipe: what both stdio edges read.
+//! Bounded lines of a pipe: what both stdio edges read, and what they write.
+
+#[allow(dead_code, reason = "the upstream pipe, which needs the rest, follows")]
+mod writer;
 
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncReadExt};
+
+pub(crate) use writer::{LineSender, LineWriter, writer};
 
 /// Bytes of a bad line that a warning quotes.
 const EXCERPT: usize = 80;
@@ -72,10 +77,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                 self.scanned = self.buffer.len();
                 return self.too_long_already();
             };
-            let mut line = self
-                .buffer
-                .split_to((end + 1).min(self.buffer.len()))
-                .freeze();
+            let mut line = self.split((end + 1).min(self.buffer.len()));
             self.scanned = 0;
             line.truncate(end);
             if line.last() == Some(&b'\r') {
@@ -90,6 +92,16 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                 Line::Whole(line)
             });
         }
+    }
+
+    /// A short line gets its own memory: whoever keeps it must not keep its neighbours' too.
+    fn split(&mut self, length: usize) -> Bytes {
+        if length >= READ {
+            return self.buffer.split_to(length).freeze();
+        }
+        let line = Bytes::copy_from_slice(&self.buffer[..length]);
+        self.buffer.advance(length);
+        line
     }
 
     /// At the end of the input, what is left is a line.

@@ -4,25 +4,24 @@
 //! JSON-RPC error, and the connection goes on. All output goes through one writer, which writes
 //! what is ready in one piece.
 
-use std::sync::Arc;
+mod standard;
 
-use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
+use std::time::Duration;
+
 use shadowcat_mcp::build;
 use shadowcat_mcp::fault::Rejection;
 use shadowcat_mcp::message::{Message, Payload};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{debug, warn};
 
 use super::{LineSink, SinkClosed, StdioService};
-use crate::lines::{Line, Lines, excerpt};
+use crate::lines::{self, Line, LineSender, LineWriter, Lines, excerpt};
 use crate::upstream::BoxFuture;
+pub use standard::{StandardInput, StandardOutput, standard_input, standard_output};
 
-/// Messages that wait for a slow reader before whoever produces them has to wait.
-const QUEUE: usize = 64;
-/// Bytes that one write gathers.
-const GATHER: usize = 64 * 1024;
+/// How long a client that is to get the last lines may not read at all.
+const FINISH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The bounds of a stdio edge.
 #[derive(Debug, Clone, Copy)]
@@ -75,78 +74,46 @@ pub async fn read<S: StdioService>(
 
 /// Starts the one writer of `output`.
 pub fn writer(output: impl AsyncWrite + Send + Unpin + 'static) -> Writer {
-    let (lines, queue) = mpsc::channel(QUEUE);
-    Writer {
-        sink: Sink(lines),
-        task: tokio::spawn(write(output, queue)),
-    }
+    Writer(lines::writer(output, |_| {}))
 }
 
 /// The writer of a pipe; see [`writer`].
-pub struct Writer {
-    sink: Sink,
-    task: JoinHandle<()>,
-}
+pub struct Writer(LineWriter);
 
 impl Writer {
     /// Another way in.
     #[must_use]
     pub fn sink(&self) -> Sink {
-        self.sink.clone()
+        Sink(self.0.sender())
     }
 
-    /// Writes what is queued, flushes, and ends. Waits for other sinks to be dropped at most a
-    /// second.
+    /// Takes no more messages, writes what is queued, flushes, and ends. Gives up on a client that
+    /// reads nothing for a second.
     pub async fn finish(self) {
-        drop(self.sink);
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), self.task).await;
+        if let Err(error) = self.0.finish(FINISH_PATIENCE).await {
+            debug!(%error, "the client did not read to the end");
+        }
     }
 }
 
 /// A way to the one writer of a pipe.
 #[derive(Debug, Clone)]
-pub struct Sink(mpsc::Sender<Bytes>);
+pub struct Sink(LineSender);
 
 impl LineSink for Sink {
     fn send(&self, message: Message) -> BoxFuture<Result<(), SinkClosed>> {
         let lines = self.0.clone();
-        Box::pin(async move { lines.send(message.as_line()).await.map_err(|_| SinkClosed) })
+        Box::pin(async move {
+            let sent = lines.send(message.as_line(), None).await;
+            sent.map_err(|_| SinkClosed)
+        })
     }
-}
-
-async fn write(mut output: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Bytes>) {
-    let mut gathered = BytesMut::new();
-    while let Some(line) = queue.recv().await {
-        append(&mut gathered, &line);
-        while gathered.len() < GATHER {
-            match queue.try_recv() {
-                Ok(line) => append(&mut gathered, &line),
-                Err(_) => break,
-            }
-        }
-        let written = async {
-            output.write_all(&gathered).await?;
-            output.flush().await
-        };
-        if let Err(error) = written.await {
-            debug!(%error, "the client closed its end of the pipe");
-            return;
-        }
-        gathered.clear();
-    }
-}
-
-fn append(gathered: &mut BytesMut, line: &[u8]) {
-    gathered.extend_from_slice(line);
-    gathered.extend_from_slice(b"\n");
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use parking_lot::Mutex;
-    use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+    use tokio::io::{AsyncReadExt, BufReader};
 
     use super::*;
 
@@ -224,28 +191,5 @@ mod tests {
         let (seen, answers) = converse(&input, 100).await;
         assert_eq!(seen, ["a"], "the last line needs no newline");
         assert!(answers[0].contains("--max-message-size"), "{answers:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_does_not_read_slows_its_producers() {
-        let (ours, theirs) = tokio::io::duplex(64);
-        let writer = writer(ours);
-        let sink = writer.sink();
-        let message = build::initialized();
-        let mut queued = 0;
-        while let Ok(Ok(())) =
-            tokio::time::timeout(Duration::from_millis(1), sink.send(message.clone())).await
-        {
-            queued += 1;
-        }
-        assert!((QUEUE..4 * QUEUE).contains(&queued), "{queued}");
-        drop(sink);
-        let mut lines = BufReader::new(theirs).lines();
-        let reading = async {
-            for _ in 0..queued {
-                assert!(lines.next_line().await.unwrap().is_some());
-            }
-        };
-        tokio::join!(reading, writer.finish());
     }
 }
