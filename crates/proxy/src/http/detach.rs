@@ -45,7 +45,7 @@ where
             return Poll::Ready(None);
         };
         let item = std::task::ready!(outgoings.as_mut().poll_next(cx));
-        if item.is_none() {
+        if item.as_ref().is_none_or(Outgoing::is_last) {
             self.outgoings = None;
         }
         Poll::Ready(item)

@@ -51,6 +51,13 @@ pub(crate) enum Outgoing {
     },
 }
 
+impl Outgoing {
+    /// Whether the exchange ends with this item.
+    pub(crate) fn is_last(&self) -> bool {
+        matches!(self, Self::Response { .. } | Self::Challenge { .. })
+    }
+}
+
 /// The items of one exchange. Dropping it abandons the request.
 pub(crate) type Outgoings = Pin<Box<dyn Stream<Item = Outgoing> + Send + 'static>>;
 
