@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 
 use super::super::HttpService;
 use super::open::{ConnectionState, EdgeState};
+use super::repoll::Repoll;
 use super::{Accept, HttpEdge};
 
 /// Bytes of a request's header section; hyper answers 431 beyond it, and beyond 100 fields.
@@ -54,12 +55,12 @@ impl HttpEdge {
             };
             // A child token of its own keeps connections from contending for one lock.
             let (stop, cut) = (stop.child_token(), cut.child_token());
-            connections.spawn(async move {
+            connections.spawn(Repoll::new(async move {
                 tokio::select! {
                     () = connection.serve(io, stop) => {}
                     () = cut.cancelled() => {}
                 }
-            });
+            }));
         });
         tokio::select! {
             () = accepting => {}
