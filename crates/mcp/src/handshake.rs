@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::build;
+use crate::json;
 use crate::message::{Kind, Message};
 use crate::method::Method;
 use crate::version::VersionError;
@@ -29,9 +30,7 @@ impl Offer {
             #[serde(borrow)]
             protocol_version: Cow<'a, str>,
         }
-        let params = initialize
-            .body()
-            .and_then(|body| serde_json::from_str::<Params<'_>>(body).ok());
+        let params = initialize.body().and_then(json::object::<Params<'_>>);
         let params = params.ok_or(VersionError::Malformed(
             "initialize needs params.protocolVersion, a string such as \"2025-11-25\"",
         ))?;
@@ -73,9 +72,7 @@ impl InitializeResult {
         if !matches!(response.kind(), Kind::Response { .. }) {
             return Err(malformed);
         }
-        let body = response
-            .body()
-            .and_then(|body| serde_json::from_str::<Result<'_>>(body).ok());
+        let body = response.body().and_then(json::object::<Result<'_>>);
         let body = body.ok_or(malformed)?;
         let lists = [
             ("tools", Method::ToolsListChanged),
@@ -91,7 +88,7 @@ impl InitializeResult {
             }
             let capability = body.capabilities.get(name);
             capability
-                .and_then(|raw| serde_json::from_str::<Capability>(raw.get()).ok())
+                .and_then(|raw| json::object::<Capability>(raw.get()))
                 .is_some_and(|capability| capability.list_changed)
         };
         let list_changes = lists
@@ -137,7 +134,7 @@ impl DiscoverResult {
         if !matches!(response.kind(), Kind::Response { .. }) {
             return None;
         }
-        let result: Result = serde_json::from_str(response.body()?).ok()?;
+        let result: Result = json::object(response.body()?)?;
         Some(Self {
             versions: result.supported_versions,
         })

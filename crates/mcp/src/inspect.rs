@@ -1,4 +1,7 @@
 //! Single fields of messages, read when they are needed.
+//!
+//! A member that stands twice has no value that all readers agree on. Where it would decide
+//! something ([`claim`]), the message is refused; elsewhere the fields beside it count as absent.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +9,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::message::{Kind, Message, RequestId, present};
+use crate::json::{self, present};
+use crate::message::{Kind, Message, RequestId};
 
 /// A progress token: compared, like a request id, as its sender spelt it.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -85,20 +89,34 @@ struct Meta<'a> {
     subscription_id: Option<&'a RawValue>,
 }
 
+/// An object whose members cannot be read, because one stands twice.
+struct Contradictory;
+
+/// The params of a request or a notification; `None` if there is no object.
+fn read_params(message: &Message) -> Result<Option<Params<'_>>, Contradictory> {
+    match message.kind() {
+        Kind::Request { .. } | Kind::Notification { .. } => read(message.body()),
+        Kind::Response { .. } | Kind::Error { .. } => Ok(None),
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(text: Option<&'a str>) -> Result<Option<T>, Contradictory> {
+    match text {
+        Some(text) if json::is_object(text) => json::object(text).map(Some).ok_or(Contradictory),
+        _ => Ok(None),
+    }
+}
+
 fn params(message: &Message) -> Option<Params<'_>> {
-    matches!(
-        message.kind(),
-        Kind::Request { .. } | Kind::Notification { .. }
-    )
-    .then(|| serde_json::from_str(message.body()?).ok())?
+    read_params(message).ok().flatten()
 }
 
 fn meta<'a>(params: &Params<'a>) -> Option<Meta<'a>> {
-    serde_json::from_str(params.meta?.get()).ok()
+    json::object(params.meta?.get())
 }
 
 fn string(raw: Option<&RawValue>) -> Option<String> {
-    serde_json::from_str(raw?.get()).ok()
+    json::string(raw?).map(Cow::into_owned)
 }
 
 fn id(raw: Option<&RawValue>) -> Option<RequestId> {
@@ -123,10 +141,16 @@ pub fn cancelled_id(notification: &Message) -> Option<RequestId> {
     id(params(notification)?.request_id)
 }
 
-/// The subscription that a notification on a `subscriptions/listen` stream is tagged with.
+/// The subscription that a message on a `subscriptions/listen` stream is tagged with: a
+/// notification in its params, the response that ends the stream in its result.
 #[must_use]
-pub fn subscription_id(notification: &Message) -> Option<RequestId> {
-    id(meta(&params(notification)?)?.subscription_id)
+pub fn subscription_id(message: &Message) -> Option<RequestId> {
+    id(subscription_tag(message))
+}
+
+fn subscription_tag(message: &Message) -> Option<&RawValue> {
+    // `_meta` stands in the result of a response where it stands in the params of a notification.
+    meta(&json::object(message.body()?)?)?.subscription_id
 }
 
 /// A request with another progress token; unchanged if it asks for none.
@@ -161,15 +185,12 @@ pub fn with_cancelled_id(notification: &Message, id: &RequestId) -> Message {
     )
 }
 
-/// A notification tagged with another subscription.
+/// A message tagged with another subscription; unchanged if it has no tag.
 #[must_use]
-pub fn with_subscription_id(notification: &Message, id: &RequestId) -> Message {
-    let part = params(notification)
-        .and_then(|params| meta(&params))
-        .and_then(|m| m.subscription_id);
-    part.map_or_else(
-        || notification.clone(),
-        |part| notification.with_part(part.get(), &id.to_json()),
+pub fn with_subscription_id(message: &Message, id: &RequestId) -> Message {
+    subscription_tag(message).map_or_else(
+        || message.clone(),
+        |part| message.with_part(part.get(), &id.to_json()),
     )
 }
 
@@ -207,7 +228,8 @@ pub enum Claim {
         /// As the client spelt it.
         version: String,
     },
-    /// A version of the wrong type, or without capabilities; says what is wrong.
+    /// A version of the wrong type or without capabilities, or members that stand twice, so that
+    /// other readers might find a claim; says what is wrong.
     Malformed {
         /// What is wrong.
         why: &'static str,
@@ -219,13 +241,18 @@ pub enum Claim {
 /// Reads a request's claim.
 #[must_use]
 pub fn claim(message: &Message) -> Claim {
-    let Some(meta) = params(message).and_then(|params| meta(&params)) else {
-        return Claim::None;
+    let meta = match read_meta(message) {
+        Ok(Some(meta)) => meta,
+        Ok(None) => return Claim::None,
+        Err(Contradictory) => {
+            let why = "a member of params or params._meta stands twice";
+            return Claim::Malformed { why, version: None };
+        }
     };
     let Some(raw) = meta.protocol_version else {
         return Claim::None;
     };
-    let Ok(version) = serde_json::from_str::<String>(raw.get()) else {
+    let Some(version) = string(Some(raw)) else {
         let why = "_meta[\"io.modelcontextprotocol/protocolVersion\"] must be a string";
         return Claim::Malformed { why, version: None };
     };
@@ -236,6 +263,11 @@ pub fn claim(message: &Message) -> Claim {
             version: Some(version),
         },
     }
+}
+
+fn read_meta(message: &Message) -> Result<Option<Meta<'_>>, Contradictory> {
+    let params = read_params(message)?;
+    read(params.and_then(|params| params.meta).map(RawValue::get))
 }
 
 /// The code of an error response.
@@ -250,11 +282,11 @@ pub fn error_text(response: &Message) -> Option<String> {
     error_field(response, |error| error.message.map(Cow::into_owned))
 }
 
-fn error_field<T>(response: &Message, read: impl FnOnce(ErrorBody<'_>) -> Option<T>) -> Option<T> {
+fn error_field<T>(response: &Message, field: impl FnOnce(ErrorBody<'_>) -> Option<T>) -> Option<T> {
     if !matches!(response.kind(), Kind::Error { .. }) {
         return None;
     }
-    read(serde_json::from_str(response.body()?).ok()?)
+    field(json::object(response.body()?)?)
 }
 
 #[derive(Deserialize)]
@@ -288,9 +320,7 @@ pub fn is_modern_response(response: &Message) -> bool {
     if let Some(code) = error_code(response) {
         return (-32022..=-32020).contains(&code);
     }
-    let body = response
-        .body()
-        .and_then(|body| serde_json::from_str::<Result<'_>>(body).ok());
+    let body = response.body().and_then(json::object::<Result<'_>>);
     body.is_some_and(|body| body.result_type.is_some())
 }
 
@@ -322,9 +352,7 @@ pub fn repeatable_tools(response: &Message) -> Vec<String> {
         read_only_hint: bool,
         idempotent_hint: bool,
     }
-    let tools = response
-        .body()
-        .and_then(|body| serde_json::from_str::<Tools>(body).ok());
+    let tools = response.body().and_then(json::object::<Tools>);
     let repeatable = |tool: &Tool| {
         tool.annotations
             .as_ref()
@@ -339,69 +367,4 @@ pub fn repeatable_tools(response: &Message) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-
-    fn parse(text: &'static str) -> Message {
-        Message::parse(Bytes::from_static(text.as_bytes())).unwrap()
-    }
-
-    #[test]
-    fn tokens_and_ids_are_replaced_in_place() {
-        let request = parse(
-            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","_meta":{"x": 1, "progressToken" : "t" }}}"#,
-        );
-        let token = ProgressToken::from_id(RequestId::Integer(99));
-        let changed = with_requested_progress_token(&request, &token);
-        assert_eq!(requested_progress_token(&changed), Some(token.clone()));
-        assert_eq!(
-            changed.raw().as_ref(),
-            br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","_meta":{"x": 1, "progressToken" : 99 }}}"#
-        );
-        let progress = parse(
-            r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":99,"progress":1}}"#,
-        );
-        assert_eq!(progress_token(&progress), Some(token));
-        let cancelled = parse(
-            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"a"}}"#,
-        );
-        let changed = with_cancelled_id(&cancelled, &RequestId::Integer(3));
-        assert_eq!(cancelled_id(&changed), Some(RequestId::Integer(3)));
-    }
-
-    #[test]
-    fn claims_are_read() {
-        let with = |meta: &str| {
-            let text = format!(
-                r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"_meta":{meta}}}}}"#
-            );
-            claim(&Message::parse(Bytes::from(text)).unwrap())
-        };
-        assert_eq!(with("{}"), Claim::None);
-        assert_eq!(
-            with(
-                r#"{"io.modelcontextprotocol/protocolVersion":"v","io.modelcontextprotocol/clientCapabilities":{}}"#
-            ),
-            Claim::WellFormed {
-                version: "v".into()
-            }
-        );
-        for bad in [
-            r#"{"io.modelcontextprotocol/protocolVersion":7}"#,
-            r#"{"io.modelcontextprotocol/protocolVersion":"v"}"#,
-            r#"{"io.modelcontextprotocol/protocolVersion":"v","io.modelcontextprotocol/clientCapabilities":[]}"#,
-        ] {
-            assert!(matches!(with(bad), Claim::Malformed { .. }), "{bad}");
-        }
-    }
-
-    #[test]
-    fn only_annotated_tools_are_repeatable() {
-        let list = parse(
-            r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"a","annotations":{"readOnlyHint":true}},{"name":"b"},{"name":"c","annotations":{"idempotentHint":true}},{"name":"d","annotations":{}}]}}"#,
-        );
-        assert_eq!(repeatable_tools(&list), ["a", "c"]);
-    }
-}
+mod tests;

@@ -4,71 +4,28 @@
 //! the routing fields stand. Where something must change (an id on a shared upstream), the span
 //! alone is replaced.
 //!
-//! Strict where two readers could disagree: exactly one JSON object, valid UTF-8, no member
-//! twice, `jsonrpc` "2.0", and exactly the members of a request, a notification or a response
-//! (JSON-RPC 2.0, sections 4 and 5).
+//! Strict where two readers could disagree: exactly one JSON object, valid UTF-8, no member of
+//! JSON-RPC twice, `jsonrpc` "2.0", and exactly the members of a request, a notification or a
+//! response (JSON-RPC 2.0, sections 4 and 5).
 
-use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+pub use crate::id::RequestId;
+use crate::json::{self, Elements, present, span_in};
 use crate::method::Method;
 
 /// Messages that one batch may hold.
 pub const MAX_BATCH: usize = 64;
 
-/// A request id: a string, or a number as it was spelt.
-///
-/// `1` and `"1"` are different ids, and so are `1` and `1.0`: ids are compared as the peer spelt
-/// them, because that is what comes back.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub enum RequestId {
-    /// An integer.
-    Integer(i64),
-    /// A number that is no `i64`, as spelt.
-    Number(Box<str>),
-    /// A string, decoded.
-    String(Box<str>),
-}
-
-impl RequestId {
-    pub(crate) fn parse(raw: &str) -> Option<Self> {
-        match raw.as_bytes().first()? {
-            b'"' => serde_json::from_str::<Box<str>>(raw).ok().map(Self::String),
-            b'-' | b'0'..=b'9' => Some(match raw.parse() {
-                Ok(integer) if raw != "-0" => Self::Integer(integer),
-                _ => Self::Number(raw.into()),
-            }),
-            _ => None,
-        }
-    }
-
-    /// The id as JSON.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        match self {
-            Self::Integer(integer) => integer.to_string(),
-            Self::Number(number) => number.to_string(),
-            Self::String(string) => json_string(string),
-        }
-    }
-}
-
-impl fmt::Debug for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.to_json())
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.to_json())
-    }
-}
+/// How deep the arrays and objects of a message may nest, the message's own object included. It is
+/// where readers that build a tree by recursion commonly stop, serde_json's among them.
+pub const MAX_DEPTH: usize = 128;
 
 /// A string as JSON.
 #[must_use]
@@ -154,12 +111,12 @@ impl ParseError {
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
-    #[serde(borrow, default)]
-    jsonrpc: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    jsonrpc: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    method: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    method: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     params: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -168,11 +125,22 @@ struct Envelope<'a> {
     error: Option<&'a RawValue>,
 }
 
-/// Keeps `null` apart from absent.
-pub(crate) fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<&'a RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
+impl<'a> Envelope<'a> {
+    fn read(text: &'a str) -> Result<Self, ParseError> {
+        if !json::is_object(text) {
+            return Err(match serde_json::from_str::<IgnoredAny>(text) {
+                Ok(_) => ParseError::Invalid("not an object", None),
+                Err(error) => ParseError::NotJson(error.to_string()),
+            });
+        }
+        serde_json::from_str(text).map_err(|error| {
+            if error.is_data() {
+                ParseError::Invalid("a member stands twice", None)
+            } else {
+                ParseError::NotJson(error.to_string())
+            }
+        })
+    }
 }
 
 impl Message {
@@ -183,14 +151,12 @@ impl Message {
     pub fn parse(raw: Bytes) -> Result<Self, ParseError> {
         let (kind, id, body) = {
             let text = text(&raw)?;
-            let envelope: Envelope<'_> =
-                serde_json::from_str(text).map_err(|error| match error.classify() {
-                    serde_json::error::Category::Data => {
-                        ParseError::Invalid("members of the wrong type, twice, or no object", None)
-                    }
-                    _ => ParseError::NotJson(error.to_string()),
-                })?;
+            let envelope = Envelope::read(text)?;
             let (kind, body) = kind(&envelope)?;
+            if json::is_deeper_than(MAX_DEPTH, text) {
+                let id = envelope.id.and_then(|raw| RequestId::parse(raw.get()));
+                return Err(ParseError::Invalid("nested deeper than 128 levels", id));
+            }
             let span = |part: Option<&RawValue>| part.map(|part| span_in(text, part.get()));
             (kind, span(envelope.id), span(body))
         };
@@ -373,18 +339,16 @@ impl Payload {
         }
         let spans: Vec<Range<usize>> = {
             let text = text(&raw)?;
-            let elements: Vec<&RawValue> = serde_json::from_str(text)
+            let elements = Elements::<MAX_BATCH>::read(text)
                 .map_err(|error| ParseError::NotJson(error.to_string()))?;
-            elements
-                .iter()
-                .map(|element| span_in(text, element.get()))
-                .collect()
+            let Elements::Some(elements) = elements else {
+                return Err(ParseError::BatchTooLong);
+            };
+            let span = |element: &&RawValue| span_in(text, element.get());
+            elements.iter().map(span).collect()
         };
         if spans.is_empty() {
             return Err(ParseError::EmptyBatch);
-        }
-        if spans.len() > MAX_BATCH {
-            return Err(ParseError::BatchTooLong);
         }
         spans
             .into_iter()
@@ -398,12 +362,6 @@ fn text(raw: &[u8]) -> Result<&str, ParseError> {
     std::str::from_utf8(raw).map_err(|_| ParseError::NotJson("not UTF-8".to_owned()))
 }
 
-/// Where `part`, a slice of `whole`, stands in it.
-fn span_in(whole: &str, part: &str) -> Range<usize> {
-    let start = part.as_ptr() as usize - whole.as_ptr() as usize;
-    start..start + part.len()
-}
-
 type Shape<'a> = (Kind, Option<&'a RawValue>);
 
 fn kind<'a>(envelope: &Envelope<'a>) -> Result<Shape<'a>, ParseError> {
@@ -411,16 +369,20 @@ fn kind<'a>(envelope: &Envelope<'a>) -> Result<Shape<'a>, ParseError> {
     let id = match envelope.id {
         None => None,
         Some(raw) if null(raw) => None,
-        Some(raw) => Some(RequestId::parse(raw.get()).ok_or(ParseError::Invalid(
-            "id is neither a string nor a number",
-            None,
-        ))?),
+        Some(raw) => Some(
+            RequestId::parse(raw.get())
+                .filter(RequestId::is_string_or_integer)
+                .ok_or(ParseError::Invalid(
+                    "id is neither a string nor an integer",
+                    None,
+                ))?,
+        ),
     };
     let invalid = |why| Err(ParseError::Invalid(why, id.clone()));
-    if envelope.jsonrpc.as_deref() != Some("2.0") {
+    if envelope.jsonrpc.and_then(json::string).as_deref() != Some("2.0") {
         return invalid("jsonrpc is not \"2.0\"");
     }
-    match (&envelope.method, envelope.result, envelope.error) {
+    match (envelope.method, envelope.result, envelope.error) {
         (Some(name), None, None) => {
             if envelope
                 .params
@@ -428,7 +390,10 @@ fn kind<'a>(envelope: &Envelope<'a>) -> Result<Shape<'a>, ParseError> {
             {
                 return invalid("params is neither an object nor an array");
             }
-            let method = Method::from_name(name);
+            let Some(name) = json::string(name) else {
+                return invalid("method is not a string");
+            };
+            let method = Method::from_name(&name);
             match (id, envelope.id) {
                 (Some(id), _) => Ok((Kind::Request { id, method }, envelope.params)),
                 (None, None) => Ok((Kind::Notification { method }, envelope.params)),

@@ -45,6 +45,9 @@ fn what_two_readers_could_read_differently_is_refused() {
         r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
         r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#,
         r#"{"jsonrpc":"2.0","id":true,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"\u0069d":1,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":null,"result":{}}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":3}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":7}"#,
         r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
@@ -53,6 +56,7 @@ fn what_two_readers_could_read_differently_is_refused() {
         r#"{"jsonrpc":"2.0","id":1}"#,
         r#"{"jsonrpc":"2.0","id":1,"error":"x"}"#,
         "[]",
+        r#"["2.0",1,"ping"]"#,
         "1",
         "null",
     ] {
@@ -70,20 +74,60 @@ fn what_two_readers_could_read_differently_is_refused() {
 }
 
 #[test]
-fn ids_are_compared_as_spelt() {
-    let id = |json: &str| RequestId::parse(json).unwrap();
-    assert_eq!(id("1"), RequestId::Integer(1));
-    assert_ne!(id("1"), id("1.0"));
-    assert_ne!(id("1"), id("\"1\""));
-    assert_eq!(id(r#""a""#), id(r#""\u0061""#));
-    for json in [
-        "1",
-        "-0",
-        "1.0",
-        "123456789012345678901234567890",
-        "\"a\\\"b\"",
+fn what_is_wrong_is_said_under_the_request_s_id() {
+    for (bad, id) in [
+        (r#"{"jsonrpc":"2.0","id":5,"method":7}"#, Some(5)),
+        (r#"{"jsonrpc":2.0,"id":5,"method":"ping"}"#, Some(5)),
+        (
+            r#"{"jsonrpc":"2.0","id":5,"method":"x","params":1}"#,
+            Some(5),
+        ),
+        (r#"{"jsonrpc":"2.0","id":5,"id":6,"method":"ping"}"#, None),
+        ("[]", None),
     ] {
-        assert_eq!(id(json).to_json(), json);
+        let Err(ParseError::Invalid(_, found)) = parse(bad) else {
+            panic!("{bad}")
+        };
+        assert_eq!(found, id.map(RequestId::Integer), "{bad}");
+    }
+}
+
+#[test]
+fn nesting_is_bounded() {
+    // The message and its params are two levels.
+    let nested = |depth: usize| {
+        let (open, close) = ("[".repeat(depth - 2), "]".repeat(depth - 2));
+        parse(&format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"a":{open}{close}}}}}"#
+        ))
+    };
+    assert!(nested(MAX_DEPTH).is_ok());
+    let error = nested(MAX_DEPTH + 1).unwrap_err();
+    assert_eq!(error.code(), -32600);
+    assert!(error.to_string().contains(&MAX_DEPTH.to_string()));
+    assert!(nested(1_000_000).is_err());
+}
+
+#[test]
+fn escaped_names_are_the_same_names() {
+    assert_eq!(
+        kind_of(r#"{"jsonrpc":"2\u002e0","\u0069d":1,"method":"tools\/call"}"#),
+        Kind::Request {
+            id: RequestId::Integer(1),
+            method: Method::ToolsCall
+        }
+    );
+}
+
+#[test]
+fn elements_of_a_batch_are_messages_themselves() {
+    for bad in [
+        r#"[["2.0",1,"ping"]]"#,
+        r#"[[{"jsonrpc":"2.0","method":"x"}]]"#,
+        "[1]",
+    ] {
+        let error = Payload::parse(Bytes::from_static(bad.as_bytes())).unwrap_err();
+        assert_eq!(error.code(), -32600, "{bad}");
     }
 }
 
@@ -168,6 +212,46 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
         let _ = Payload::parse(bytes.into());
+    }
+
+    #[test]
+    fn a_message_spoilt_anywhere_never_panics(
+        at in 0_usize..90, byte: u8, cut: bool, batch: bool,
+    ) {
+        let text = r#"{"jsonrpc":"2.0","id":"\u0041","method":"x","params":{"_meta":{"progressToken":1}}}"#;
+        let mut bytes = if batch { format!("[{text},{text}]") } else { text.to_owned() }.into_bytes();
+        if let Some(spoilt) = bytes.get_mut(at) {
+            *spoilt = byte;
+        }
+        if cut {
+            bytes.truncate(at);
+        }
+        match Payload::parse(bytes.clone().into()) {
+            Ok(Payload::Single(message)) => {
+                prop_assert_eq!(message.raw().as_ref(), &bytes[..]);
+                let _ = message.with_id(&RequestId::Integer(7)).as_line();
+            }
+            Ok(Payload::Batch(messages)) => prop_assert_eq!(messages.len(), 2),
+            Err(error) => prop_assert!(matches!(error.code(), -32700 | -32600)),
+        }
+    }
+
+    #[test]
+    fn any_object_around_a_message_keeps_its_bytes(
+        extra in proptest::collection::hash_map("x[a-z_]{0,6}", json(), 0..6), id: i64, pretty: bool,
+    ) {
+        let mut members: serde_json::Map<_, _> = extra.into_iter().collect();
+        members.insert("jsonrpc".into(), "2.0".into());
+        members.insert("id".into(), id.into());
+        members.insert("result".into(), serde_json::Value::Null);
+        let value = serde_json::Value::Object(members);
+        let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
+        let text = text.unwrap();
+        let message = parse(&text).unwrap();
+        prop_assert_eq!(message.raw().as_ref(), text.as_bytes());
+        prop_assert_eq!(message.id(), Some(&RequestId::Integer(id)));
+        let line: serde_json::Value = serde_json::from_slice(&message.as_line()).unwrap();
+        prop_assert_eq!(line, value);
     }
 
     #[test]
