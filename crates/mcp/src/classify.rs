@@ -5,11 +5,13 @@
 //! it (eras, sections 1, 3.2 and 7), so that nothing is routed on a header that its body
 //! contradicts.
 
-use http::HeaderMap;
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::fault::Rejection;
 use crate::handshake::Offer;
-use crate::headers::{self, VersionHeader};
+use crate::headers::{self, Single, VersionHeader};
 use crate::inspect::{self, Claim};
 use crate::message::{Kind, Message, Payload, RequestId};
 use crate::method::Method;
@@ -90,14 +92,7 @@ fn single(
             let Some(version) = claimed(message, method, policy)? else {
                 return unclaimed(&header, method).map(|()| None);
             };
-            if header != VersionHeader::Known(version) {
-                return Err(Rejection::HeaderMismatch {
-                    header: "MCP-Protocol-Version",
-                    said: headers::text(headers, &headers::PROTOCOL_VERSION),
-                    body: version.to_string(),
-                });
-            }
-            routing_agrees(headers, message, method)?;
+            routing_agrees(headers, message, version, method)?;
             Ok(Some(ModernRequest::Request {
                 id: id.clone(),
                 method: method.clone(),
@@ -124,10 +119,21 @@ fn claimed(
                 Some(known) => Ok(Some(known)),
                 None => Err(Rejection::UnsupportedVersion {
                     requested: version,
-                    supported: policy.supported(Era::Modern),
+                    supported: served(policy),
                 }),
             }
         }
+    }
+}
+
+/// What -32022 names: the modern versions, or, where the operator allows none, the legacy ones, so
+/// that a client of both eras goes on with `initialize`.
+fn served(policy: &VersionPolicy) -> Vec<ProtocolVersion> {
+    let modern = policy.supported(Era::Modern);
+    if modern.is_empty() {
+        policy.supported(Era::Legacy)
+    } else {
+        modern
     }
 }
 
@@ -136,11 +142,7 @@ fn unclaimed(header: &VersionHeader, method: &Method) -> Result<(), Rejection> {
     match header {
         VersionHeader::Known(version) if version.era() == Era::Modern => {
             if *method == Method::Initialize {
-                return Err(Rejection::HeaderMismatch {
-                    header: "MCP-Protocol-Version",
-                    said: Some(version.to_string()),
-                    body: "initialize".to_owned(),
-                });
+                return Err(Rejection::ModernInitialize { header: *version });
             }
             Err(Rejection::MissingMetadata(
                 "a 2026-07-28 request needs _meta[\"io.modelcontextprotocol/protocolVersion\"]",
@@ -150,35 +152,81 @@ fn unclaimed(header: &VersionHeader, method: &Method) -> Result<(), Rejection> {
     }
 }
 
-/// `Mcp-Method` and `Mcp-Name` must say once what the body says.
+/// Reads a header's value as it is meant.
+type Reader = fn(&HeaderValue) -> Option<Cow<'_, str>>;
+
+/// The routing headers must say once what the body says. Which tool parameters are mirrored only
+/// the server knows; here they are not compared.
 fn routing_agrees(
     headers: &HeaderMap,
     message: &Message,
+    version: ProtocolVersion,
     method: &Method,
 ) -> Result<(), Rejection> {
-    agrees(headers, &headers::METHOD, "Mcp-Method", method.as_str())?;
-    match inspect::routing_name(message) {
-        Some(name) => agrees(headers, &headers::NAME, "Mcp-Name", &name),
+    let plain: Reader = |value| value.to_str().ok().map(Cow::Borrowed);
+    agrees(
+        headers,
+        &headers::PROTOCOL_VERSION,
+        "MCP-Protocol-Version",
+        plain,
+        Some(version.as_str()),
+    )?;
+    agrees(
+        headers,
+        &headers::METHOD,
+        "Mcp-Method",
+        plain,
+        Some(method.as_str()),
+    )?;
+    if method.name_param().is_some() {
+        let name = inspect::routing_name(message);
+        agrees(
+            headers,
+            &headers::NAME,
+            "Mcp-Name",
+            headers::decoded,
+            name.as_deref(),
+        )?;
+    }
+    match headers::repeated_param(headers) {
+        Some(name) => Err(Rejection::DuplicateHeader {
+            header: name.to_string().into(),
+        }),
         None => Ok(()),
     }
 }
 
 fn agrees(
     headers: &HeaderMap,
-    name: &http::HeaderName,
+    name: &HeaderName,
     header: &'static str,
-    body: &str,
+    read: Reader,
+    body: Option<&str>,
 ) -> Result<(), Rejection> {
-    let said = headers::text(headers, name);
-    let once = headers.get_all(name).iter().count() == 1;
-    let decoded = said.as_deref().and_then(headers::decoded);
-    if once && decoded.as_deref() == Some(body) {
+    let value = match headers::single(headers, name) {
+        Single::Once(value) => value,
+        Single::Repeated => {
+            let header = header.into();
+            return Err(Rejection::DuplicateHeader { header });
+        }
+        Single::Absent => {
+            return body.map_or(Ok(()), |body| {
+                let body = body.to_owned();
+                Err(Rejection::MissingHeader { header, body })
+            });
+        }
+    };
+    if body.is_some() && read(value).as_deref() == body {
         return Ok(());
     }
-    Err(Rejection::HeaderMismatch {
-        header,
-        said,
-        body: body.to_owned(),
+    let said = String::from_utf8_lossy(value.as_bytes()).into_owned();
+    Err(match body {
+        Some(body) => Rejection::HeaderMismatch {
+            header,
+            said,
+            body: body.to_owned(),
+        },
+        None => Rejection::UnmatchedHeader { header, said },
     })
 }
 
@@ -262,7 +310,7 @@ pub fn stdio(
         (Some(Era::Modern), Era::Legacy, _) => Err(Rejection::UnsupportedVersion {
             requested: Offer::read(message)
                 .map_or_else(|_| method.to_string(), |offer| offer.version().to_owned()),
-            supported: policy.supported(Era::Modern),
+            supported: served(policy),
         }),
         (Some(Era::Legacy), Era::Modern, _) => Err(Rejection::InvalidRequest(
             "this connection was opened with initialize; a 2026-07-28 request does not fit it"
@@ -272,12 +320,16 @@ pub fn stdio(
     }
 }
 
-/// Whether a message decides the era of its connection (eras, section 3.2: `server/discover` and
-/// `ping` decide nothing).
+/// Whether a message decides the era of its connection: `initialize`, or a request that claims a
+/// version, save `server/discover` and `ping`, which decide nothing (eras, section 3.2).
 #[must_use]
 pub fn decides_era(message: &Message) -> bool {
     match message.kind() {
-        Kind::Request { method, .. } => !matches!(method, Method::Discover | Method::Ping),
+        Kind::Request { method, .. } => match method {
+            Method::Initialize => true,
+            Method::Discover | Method::Ping => false,
+            _ => matches!(inspect::claim(message), Claim::WellFormed { .. }),
+        },
         _ => false,
     }
 }

@@ -9,11 +9,17 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, StatusCode};
 
 use crate::build;
-use crate::message::{Message, ParseError, RequestId, json_string};
-use crate::version::{Era, ProtocolVersion, version_data};
+use crate::inspect;
+use crate::message::{Message, RequestId};
+use crate::version::Era;
+
+mod rejection;
+
+pub use rejection::Rejection;
 
 /// Who failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -222,6 +228,18 @@ impl Fault {
         }
     }
 
+    /// The header fields that go with the status: `Retry-After`, with a modern client's 503.
+    #[must_use]
+    pub fn headers(&self, era: Era) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if let Some(after) = self.retry_after
+            && self.status(era) == StatusCode::SERVICE_UNAVAILABLE
+        {
+            headers.insert(RETRY_AFTER, seconds(after).into());
+        }
+        headers
+    }
+
     /// The JSON-RPC code.
     #[must_use]
     pub fn code(&self) -> i32 {
@@ -276,255 +294,15 @@ pub fn seconds(duration: Duration) -> u64 {
     rounded.max(1)
 }
 
-/// Why a message is refused before any server sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rejection {
-    /// The body is not JSON or no message.
-    Parse(ParseError),
-    /// A message that does not fit where it stands.
-    InvalidRequest(String),
-    /// A batch where the version has none.
-    BatchNotAllowed,
-    /// A request that is no `initialize` came without a session id.
-    SessionRequired,
-    /// A session id that is malformed, unknown or expired.
-    UnknownSession,
-    /// An `Mcp-Session-Id` that is not visible ASCII.
-    MalformedSessionId,
-    /// A `Last-Event-ID` that was never issued, or is forgotten.
-    UnknownEventId,
-    /// `MCP-Protocol-Version` names a version that is unknown here.
-    UnsupportedVersionHeader {
-        /// The value.
-        header: String,
-    },
-    /// The version channels disagree.
-    VersionConflict {
-        /// What the header says.
-        header: String,
-        /// What the body said or the handshake settled.
-        body: String,
-    },
-    /// A modern request whose routing header and body disagree, or a routing header sent twice:
-    /// -32020.
-    HeaderMismatch {
-        /// Which header.
-        header: &'static str,
-        /// What the header says; `None` if it is absent.
-        said: Option<String>,
-        /// What the body says.
-        body: String,
-    },
-    /// A modern request without its metadata, or with malformed metadata: -32602.
-    MissingMetadata(&'static str),
-    /// A modern request of a version that is not served: -32022.
-    UnsupportedVersion {
-        /// The version.
-        requested: String,
-        /// What is served, newest first.
-        supported: Vec<ProtocolVersion>,
-    },
-    /// A path other than `/mcp`.
-    NotFound,
-    /// A method that is not offered.
-    MethodNotAllowed {
-        /// The value of `Allow`.
-        allow: &'static str,
-    },
-    /// `Accept` lacks a type that the answer may have.
-    NotAcceptable {
-        /// What has to be acceptable.
-        needed: &'static str,
-    },
-    /// The body's type is not JSON.
-    UnsupportedMediaType,
-    /// An `Origin` that is not allowed.
-    OriginNotAllowed {
-        /// Its value.
-        origin: String,
-    },
-    /// A `Host` that is not ours.
-    HostNotAllowed {
-        /// Its value.
-        host: String,
-    },
-    /// The body is over `--max-message-size`.
-    BodyTooLarge {
-        /// The limit in bytes.
-        limit: usize,
-    },
-    /// The header section is over its limit.
-    HeadersTooLarge,
-    /// `--max-sessions` is reached.
-    TooManySessions,
-    /// A bound is reached for now.
-    Overloaded {
-        /// Which.
-        what: &'static str,
-        /// When to come back, in seconds.
-        retry_after: u64,
-    },
-}
-
-impl Rejection {
-    /// The HTTP status.
-    #[must_use]
-    pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Parse(_)
-            | Self::InvalidRequest(_)
-            | Self::BatchNotAllowed
-            | Self::SessionRequired
-            | Self::MalformedSessionId
-            | Self::UnknownEventId
-            | Self::UnsupportedVersionHeader { .. }
-            | Self::VersionConflict { .. }
-            | Self::HeaderMismatch { .. }
-            | Self::MissingMetadata(_)
-            | Self::UnsupportedVersion { .. } => StatusCode::BAD_REQUEST,
-            Self::UnknownSession | Self::NotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::OriginNotAllowed { .. } => StatusCode::FORBIDDEN,
-            Self::HostNotAllowed { .. } => StatusCode::MISDIRECTED_REQUEST,
-            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::TooManySessions | Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-
-    /// The JSON-RPC code.
-    #[must_use]
-    pub fn code(&self) -> i32 {
-        match self {
-            Self::Parse(error) => error.code(),
-            Self::HeaderMismatch { .. } => -32020,
-            Self::UnsupportedVersion { .. } => -32022,
-            Self::MissingMetadata(_) => -32602,
-            Self::TooManySessions | Self::Overloaded { .. } => -32603,
-            _ => -32600,
-        }
-    }
-
-    /// The header that goes with the status: name and value.
-    #[must_use]
-    pub fn header(&self) -> Option<(http::HeaderName, String)> {
-        match self {
-            Self::MethodNotAllowed { allow } => Some((http::header::ALLOW, (*allow).to_owned())),
-            Self::TooManySessions => Some((http::header::RETRY_AFTER, "10".to_owned())),
-            Self::Overloaded { retry_after, .. } => {
-                Some((http::header::RETRY_AFTER, retry_after.to_string()))
-            }
-            _ => None,
-        }
-    }
-
-    fn data(&self) -> Option<String> {
-        match self {
-            Self::VersionConflict { header, body } => Some(format!(
-                r#"{{"header":{},"body":{}}}"#,
-                json_string(header),
-                json_string(body)
-            )),
-            Self::UnsupportedVersionHeader { header } => {
-                let all = ProtocolVersion::ALL
-                    .iter()
-                    .rev()
-                    .map(|version| version.as_str());
-                Some(version_data(all, header))
-            }
-            Self::UnsupportedVersion {
-                requested,
-                supported,
-            } => Some(version_data(
-                supported.iter().map(|version| version.as_str()),
-                requested,
-            )),
-            _ => None,
-        }
-    }
-
-    /// The JSON-RPC error that is the body; under the request's id where there is one.
-    #[must_use]
-    pub fn to_response(&self, id: Option<&RequestId>) -> Message {
-        let id = match self {
-            Self::Parse(ParseError::Invalid(_, Some(id))) => Some(id),
-            _ => id,
-        };
-        build::error(id, self.code(), &self.to_string(), self.data().as_deref())
-    }
-}
-
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Parse(error) => write!(f, "{error}"),
-            Self::InvalidRequest(why) => f.write_str(why),
-            Self::BatchNotAllowed => f.write_str(
-                "batches exist in protocol version 2025-03-26 only; send one message at a time",
-            ),
-            Self::SessionRequired => f.write_str(
-                "no Mcp-Session-Id header; send initialize first and repeat the session id it returns",
-            ),
-            Self::UnknownSession => {
-                f.write_str("unknown or expired session; start a new one with initialize")
-            }
-            Self::MalformedSessionId => {
-                f.write_str("Mcp-Session-Id must be one value of visible ASCII characters")
-            }
-            Self::UnknownEventId => f.write_str(
-                "Last-Event-ID was not issued in this session or is no longer kept; open the stream without it",
-            ),
-            Self::UnsupportedVersionHeader { header } => {
-                write!(f, "MCP-Protocol-Version {header:?} is not supported")
-            }
-            Self::VersionConflict { header, body } => write!(
-                f,
-                "MCP-Protocol-Version is {header}, but the version in the body (or settled by initialize) is {body}; they must be equal"
-            ),
-            Self::HeaderMismatch { header, said: Some(said), body } => {
-                write!(f, "{header} is {said:?}, but the body says {body:?}; they must be equal")
-            }
-            Self::HeaderMismatch { header, said: None, body } => {
-                write!(f, "{header} is missing; the body says {body:?}")
-            }
-            Self::MissingMetadata(what) => f.write_str(what),
-            Self::UnsupportedVersion { requested, .. } => {
-                write!(f, "protocol version {requested:?} is not supported")
-            }
-            Self::NotFound => f.write_str("nothing here; the MCP endpoint is /mcp"),
-            Self::MethodNotAllowed { allow } => write!(f, "method not allowed; allowed: {allow}"),
-            Self::NotAcceptable { needed } => {
-                write!(f, "not acceptable: the Accept header must allow {needed}")
-            }
-            Self::UnsupportedMediaType => {
-                f.write_str("unsupported media type: Content-Type must be application/json")
-            }
-            Self::OriginNotAllowed { origin } => {
-                write!(f, "Origin {origin:?} is not allowed; --allow-origin allows it")
-            }
-            Self::HostNotAllowed { host } => {
-                write!(f, "Host {host:?} is not served here; --allow-host allows it")
-            }
-            Self::BodyTooLarge { limit } => write!(
-                f,
-                "the message is larger than {limit} bytes; --max-message-size sets the limit"
-            ),
-            Self::HeadersTooLarge => f.write_str("the request's header fields are too large"),
-            Self::TooManySessions => {
-                f.write_str("too many sessions; --max-sessions sets the limit, try again later")
-            }
-            Self::Overloaded { what, .. } => write!(f, "overloaded: {what}; try again later"),
-        }
-    }
-}
-
-impl std::error::Error for Rejection {}
-
-impl From<ParseError> for Rejection {
-    fn from(error: ParseError) -> Self {
-        Self::Parse(error)
+/// The status of an answer that came without one, by a pipe or an event stream. A modern client
+/// sees by it what went wrong (2026-07-28, "Protocol Version Header", "Server Validation" and
+/// "Error Codes"); a legacy client gets 200 and reads the body.
+#[must_use]
+pub fn status_of_answer(era: Era, response: &Message) -> StatusCode {
+    match (era, inspect::error_code(response)) {
+        (Era::Modern, Some(-32601)) => StatusCode::NOT_FOUND,
+        (Era::Modern, Some(-32022..=-32020)) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::OK,
     }
 }
 
@@ -542,6 +320,16 @@ mod tests {
             std::str::from_utf8(response.raw()).unwrap(),
             r#"{"jsonrpc":"2.0","id":4,"error":{"code":-32603,"message":"upstream: rate limited: the server asked to wait","data":{"shadowcat":{"side":"upstream","kind":"rate_limited","executed":"no","retry_safe":true,"retry_after":2}}}}"#
         );
+    }
+
+    #[test]
+    fn when_to_come_back_is_said_with_a_503() {
+        let after = Some(Duration::from_millis(1500));
+        let busy = Fault::new(Side::Shadowcat, FaultKind::Overloaded, Executed::No).after(after);
+        assert_eq!(busy.headers(Era::Modern)[RETRY_AFTER], "2");
+        assert!(busy.headers(Era::Legacy).is_empty());
+        let failed = Fault::new(Side::Upstream, FaultKind::Status, Executed::No).after(after);
+        assert!(failed.headers(Era::Modern).is_empty());
     }
 
     #[test]
@@ -563,5 +351,65 @@ mod tests {
                 .unwrap()
                 .contains("Bad Request")
         );
+    }
+
+    #[test]
+    fn an_answer_by_pipe_gets_the_status_of_its_era() {
+        let id = RequestId::Integer(1);
+        for (code, modern) in [
+            (-32601, 404),
+            (-32020, 400),
+            (-32021, 400),
+            (-32022, 400),
+            (-32602, 200),
+            (-32603, 200),
+        ] {
+            let error = build::error(Some(&id), code, "no", None);
+            assert_eq!(status_of_answer(Era::Modern, &error), modern, "{code}");
+            assert_eq!(status_of_answer(Era::Legacy, &error), 200, "{code}");
+        }
+        let result = build::result(&id, r#"{"code":-32601}"#);
+        assert_eq!(status_of_answer(Era::Modern, &result), 200);
+    }
+
+    /// Every kind, with what a modern client gets if the upstream failed, and if we did.
+    #[test]
+    fn the_statuses_of_faults() {
+        use FaultKind::*;
+        for (kind, name, upstream, own) in [
+            (Connect, "connect", 502, 500),
+            (ConnectionLost, "connection_lost", 502, 500),
+            (Tls, "tls", 502, 500),
+            (Timeout, "timeout", 504, 504),
+            (Status, "status", 502, 500),
+            (Unauthorized, "unauthorized", 502, 500),
+            (RateLimited, "rate_limited", 503, 503),
+            (ContentType, "content_type", 502, 500),
+            (BadResponse, "bad_response", 502, 500),
+            (TooLarge, "too_large", 502, 500),
+            (StreamEnded, "stream_ended", 502, 500),
+            (BudgetExhausted, "budget_exhausted", 502, 500),
+            (SessionLost, "session_lost", 502, 500),
+            (ChildExited, "child_exited", 502, 500),
+            (ChildNotStarted, "child_not_started", 502, 500),
+            (Overloaded, "overloaded", 503, 503),
+            (SessionEnded, "session_ended", 502, 500),
+            (Cancelled, "cancelled", 502, 500),
+            (DuplicateId, "duplicate_id", 400, 400),
+            (VersionMismatch, "version_mismatch", 502, 500),
+            (Redirect, "redirect", 502, 500),
+        ] {
+            assert_eq!(kind.as_str(), name);
+            let fault = |side| Fault::new(side, kind, Executed::Unknown);
+            assert_eq!(
+                fault(Side::Upstream).status(Era::Modern),
+                upstream,
+                "{name}"
+            );
+            assert_eq!(fault(Side::Shadowcat).status(Era::Modern), own, "{name}");
+            assert_eq!(fault(Side::Upstream).status(Era::Legacy), 200, "{name}");
+            let code = if kind == DuplicateId { -32600 } else { -32603 };
+            assert_eq!(fault(Side::Client).code(), code, "{name}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! MCP specification, Transports, "Streamable HTTP"; RFC 9110, sections 5.6, 7.6.1 and 12.5.1.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine as _;
@@ -84,16 +85,13 @@ impl ClientSessionId {
 /// # Errors
 /// [`Rejection::MalformedSessionId`].
 pub fn client_session_id(headers: &HeaderMap) -> Result<Option<ClientSessionId>, Rejection> {
-    let mut values = headers.get_all(SESSION_ID).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    if values.next().is_some() {
-        return Err(Rejection::MalformedSessionId);
+    match single(headers, &SESSION_ID) {
+        Single::Absent => Ok(None),
+        Single::Once(value) => ClientSessionId::from_header(value)
+            .map(Some)
+            .ok_or(Rejection::MalformedSessionId),
+        Single::Repeated => Err(Rejection::MalformedSessionId),
     }
-    ClientSessionId::from_header(value)
-        .map(Some)
-        .ok_or(Rejection::MalformedSessionId)
 }
 
 /// Tells the client its session id.
@@ -111,11 +109,29 @@ pub fn last_event_id(headers: &HeaderMap) -> Option<String> {
     Some(value.to_str().unwrap_or("\u{FFFD}").to_owned())
 }
 
-/// A field's first value as text.
-pub(crate) fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    headers
-        .get(name)
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+/// How often a field that must stand once was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Single<'a> {
+    Absent,
+    Once(&'a HeaderValue),
+    Repeated,
+}
+
+/// A field that must stand once.
+pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Single<'a> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Single::Absent,
+        (Some(value), None) => Single::Once(value),
+        (Some(_), Some(_)) => Single::Repeated,
+    }
+}
+
+/// A mirrored tool parameter that was sent more than once.
+pub(crate) fn repeated_param(headers: &HeaderMap) -> Option<&HeaderName> {
+    headers.keys().find(|name| {
+        name.as_str().starts_with(PARAM_PREFIX) && single(headers, name) == Single::Repeated
+    })
 }
 
 /// What `MCP-Protocol-Version` says.
@@ -324,15 +340,21 @@ pub fn insert_routing(headers: &mut HeaderMap, message: &Message) {
     }
 }
 
-/// A header value as it is meant: `=?base64?…?=` is decoded.
+/// The value of `Mcp-Name` or `Mcp-Param-*` as it is meant: `=?base64?…?=` is decoded. `None` for
+/// characters that a header must not hold plainly, and for what is no Base64 of UTF-8.
 #[must_use]
-pub fn decoded(value: &str) -> Option<String> {
+pub fn decoded(value: &HeaderValue) -> Option<Cow<'_, str>> {
+    // Visible ASCII, spaces and tabs.
+    let value = value.to_str().ok()?;
     match value
         .strip_prefix("=?base64?")
         .and_then(|rest| rest.strip_suffix("?="))
     {
-        Some(encoded) => String::from_utf8(BASE64.decode(encoded).ok()?).ok(),
-        None => Some(value.to_owned()),
+        Some(encoded) => {
+            let bytes = BASE64.decode(encoded).ok()?;
+            String::from_utf8(bytes).ok().map(Cow::Owned)
+        }
+        None => Some(Cow::Borrowed(value)),
     }
 }
 
@@ -345,120 +367,4 @@ fn encoded(value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with(name: &'static str, values: &[&'static str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            headers.append(name, HeaderValue::from_static(value));
-        }
-        headers
-    }
-
-    #[test]
-    fn accept_needs_both_types_and_knows_wildcards() {
-        for (values, both) in [
-            (&["application/json, text/event-stream"][..], true),
-            (&["text/event-stream", "application/json;q=0.5"], true),
-            (&["*/*"], true),
-            (&["application/*, text/*"], true),
-            (&["APPLICATION/JSON , Text/Event-Stream;q=1"], true),
-            (&["application/json"], false),
-            (&["text/event-stream"], false),
-            (&["*/*, text/event-stream;q=0"], false),
-            (&["*/*;q=0"], false),
-            (&["text/html"], false),
-            (&[""], false),
-            (&[], false),
-        ] {
-            assert_eq!(
-                accepts_json_and_events(&with("accept", values)),
-                both,
-                "{values:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn two_different_versions_are_no_version() {
-        let name = "mcp-protocol-version";
-        assert_eq!(version(&with(name, &[])), VersionHeader::Absent);
-        let known = VersionHeader::Known(ProtocolVersion::V2025_06_18);
-        assert_eq!(version(&with(name, &["2025-06-18"])), known);
-        assert_eq!(version(&with(name, &["2025-06-18", "2025-06-18"])), known);
-        let both = with(name, &["2025-06-18", "2025-11-25"]);
-        assert_eq!(
-            version(&both),
-            VersionHeader::Unknown("2025-06-18, 2025-11-25".into())
-        );
-    }
-
-    #[test]
-    fn a_session_id_is_visible_ascii_and_masked() {
-        let name = "mcp-session-id";
-        for bad in ["", "a b", "caf\u{e9}"] {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, HeaderValue::from_bytes(bad.as_bytes()).unwrap());
-            assert_eq!(
-                client_session_id(&headers),
-                Err(Rejection::MalformedSessionId)
-            );
-        }
-        assert_eq!(
-            client_session_id(&with(name, &["a", "b"])),
-            Err(Rejection::MalformedSessionId)
-        );
-        let id = client_session_id(&with(name, &["secret"]))
-            .unwrap()
-            .unwrap();
-        assert!(!format!("{id:?}").contains("secret"));
-    }
-
-    #[test]
-    fn credentials_and_hop_by_hop_fields_stay() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("authorization", "Bearer t"),
-            ("cookie", "a=b"),
-            ("connection", "close, x-hop"),
-            ("x-hop", "1"),
-            ("transfer-encoding", "chunked"),
-            ("mcp-session-id", "s"),
-            ("mcp-method", "tools/call"),
-            ("mcp-param-region", "eu"),
-            ("traceparent", "00-1"),
-            ("x-custom", "1"),
-            ("sec-fetch-mode", "cors"),
-        ] {
-            headers.insert(
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            );
-        }
-        let names = |era, auth| {
-            let kept = to_upstream(&headers, era, auth);
-            let mut names: Vec<_> = kept.keys().map(|name| name.as_str().to_owned()).collect();
-            names.sort();
-            names
-        };
-        assert_eq!(names(Era::Legacy, false), ["traceparent", "x-custom"]);
-        assert_eq!(
-            names(Era::Modern, false),
-            ["mcp-param-region", "traceparent", "x-custom"]
-        );
-        assert_eq!(
-            names(Era::Legacy, true),
-            ["authorization", "cookie", "traceparent", "x-custom"]
-        );
-    }
-
-    #[test]
-    fn names_survive_their_encoding() {
-        for name in ["plain", "caf\u{e9}", " padded", "=?base64?x?=", "a\nb", ""] {
-            assert_eq!(decoded(&encoded(name)).as_deref(), Some(name));
-        }
-        assert_eq!(encoded("plain"), "plain");
-        assert_eq!(decoded("=?base64?!?="), None);
-    }
-}
+mod tests;

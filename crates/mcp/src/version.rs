@@ -356,7 +356,8 @@ pub(crate) fn version_data<'a>(
     )
 }
 
-fn list(versions: &[ProtocolVersion]) -> String {
+/// Versions for people.
+pub(crate) fn list(versions: &[ProtocolVersion]) -> String {
     versions
         .iter()
         .map(|version| version.as_str())

@@ -84,6 +84,22 @@ fn the_table_of_client_eras() {
         (&format!("[{PING}]"), &[MODERN], "400 -32600"),
         (&format!("[{PING}]"), &[], "legacy"),
         (&format!("[{INITIALIZE}]"), &[], "400 -32600"),
+        (&format!("[{PING},{list}]"), &[], "400 -32600"),
+        (
+            &list.replace(r#""_meta":{"#, r#""_meta":{},"_meta":{"#),
+            &[],
+            "400 -32602",
+        ),
+        (
+            &modern("server/discover", "2026-07-28", ""),
+            &[MODERN, ("mcp-method", "server/discover")],
+            "modern",
+        ),
+        (
+            &modern("tools/list", "2031-01-01", ""),
+            &[MODERN, LIST],
+            "400 -32022",
+        ),
     ] {
         assert_eq!(judge(body, fields), verdict, "{body} {fields:?}");
     }
@@ -95,16 +111,81 @@ fn routing_headers_say_once_what_the_body_says() {
     let method = ("mcp-method", "tools/call");
     let name = ("mcp-name", "=?base64?Y2Fmw6k=?=");
     assert_eq!(judge(&call, &[MODERN, method, name]), "modern");
+    let param = ("mcp-param-region", "eu");
+    assert_eq!(judge(&call, &[MODERN, method, name, param]), "modern");
     for fields in [
         &[MODERN, name][..],
         &[MODERN, method],
+        &[MODERN, MODERN, method, name],
         &[MODERN, method, method, name],
         &[MODERN, method, name, name],
+        &[MODERN, method, name, param, param],
         &[MODERN, method, ("mcp-name", "other")],
+        &[MODERN, method, ("mcp-name", "=?base64?!?=")],
         &[MODERN, ("mcp-method", "tools/list"), name],
+        &[MODERN, ("mcp-method", "=?base64?dG9vbHMvY2FsbA==?="), name],
     ] {
         assert_eq!(judge(&call, fields), "400 -32020", "{fields:?}");
     }
+}
+
+#[test]
+fn a_name_that_the_body_lacks_is_no_name() {
+    let method = ("mcp-method", "tools/call");
+    for params in ["", r#""name":7,"#] {
+        let call = modern("tools/call", "2026-07-28", params);
+        // Without either, the server says what is missing.
+        assert_eq!(judge(&call, &[MODERN, method]), "modern");
+        let safe = ("mcp-name", "safe");
+        assert_eq!(judge(&call, &[MODERN, method, safe]), "400 -32020");
+    }
+    let twice = modern(
+        "tools/call",
+        "2026-07-28",
+        r#""name":"safe","name":"danger","#,
+    );
+    let fields = [MODERN, method, ("mcp-name", "safe")];
+    assert_eq!(judge(&twice, &fields), "400 -32602");
+}
+
+#[test]
+fn bytes_beyond_ascii_are_no_name() {
+    let call = modern("tools/call", "2026-07-28", r#""name":"café","#);
+    let mut fields = headers(&[MODERN, ("mcp-method", "tools/call")]);
+    let raw = HeaderValue::from_bytes("café".as_bytes()).unwrap();
+    fields.insert(headers::NAME, raw);
+    let payload = Payload::parse(call.into()).unwrap();
+    let Verdict::Rejected(rejection) = post(&fields, &payload, &VersionPolicy::default()) else {
+        panic!("accepted")
+    };
+    assert_eq!(rejection.code(), -32020);
+}
+
+#[test]
+fn a_modern_client_is_told_what_the_operator_allows() {
+    let list = modern("tools/list", "2026-07-28", "");
+    let payload = Payload::parse(list.into()).unwrap();
+    let policy = VersionPolicy {
+        min: None,
+        pin: Some(ProtocolVersion::V2025_11_25),
+    };
+    assert_eq!(
+        post(&headers(&[MODERN, LIST]), &payload, &policy),
+        Verdict::Rejected(Rejection::UnsupportedVersion {
+            requested: "2026-07-28".into(),
+            supported: vec![ProtocolVersion::V2025_11_25],
+        })
+    );
+}
+
+#[test]
+fn the_modern_era_has_neither_get_nor_delete() {
+    assert_eq!(bodiless(&headers(&[LEGACY])), Ok(()));
+    assert_eq!(bodiless(&headers(&[])), Ok(()));
+    let rejection = bodiless(&headers(&[MODERN])).unwrap_err();
+    assert_eq!(rejection.status(), 405);
+    let allow = rejection.header().map(|(_, value)| value);
+    assert_eq!(allow.as_deref(), Some("POST"));
 }
 
 #[test]
@@ -154,4 +235,20 @@ fn a_pipe_has_one_era() {
         Err(-32602)
     );
     assert_eq!(judge(NOTIFICATION, modern_era), Ok(Era::Modern));
+}
+
+#[test]
+fn only_a_handshake_or_a_claim_pins_a_pipe() {
+    let decides =
+        |body: &str| decides_era(&Message::parse(Bytes::copy_from_slice(body.as_bytes())).unwrap());
+    assert!(decides(INITIALIZE));
+    assert!(decides(&modern("tools/list", "2026-07-28", "")));
+    assert!(!decides(&modern("server/discover", "2026-07-28", "")));
+    assert!(!decides(&modern("ping", "2026-07-28", "")));
+    assert!(!decides(
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#
+    ));
+    for body in [PING, NOTIFICATION, RESPONSE] {
+        assert!(!decides(body), "{body}");
+    }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 use http::{HeaderMap, StatusCode};
-use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
+use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side, status_of_answer};
 use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::Era;
@@ -298,7 +298,8 @@ impl Exchange {
     fn message(&mut self, message: Message) -> Step {
         match message.kind() {
             Kind::Response { id } | Kind::Error { id: Some(id) } if *id == self.id => {
-                self.respond(StatusCode::OK, HeaderMap::new(), message)
+                let status = status_of_answer(self.bounds.session.era, &message);
+                self.respond(status, HeaderMap::new(), message)
             }
             Kind::Response { .. } | Kind::Error { .. } => {
                 self.bounds.session.shared.metrics.stray_responses.inc();
@@ -396,9 +397,10 @@ impl Exchange {
         self.outcome = Outcome::Fault;
         self.gate = None;
         let message = fault.to_response(&self.id);
+        let era = self.bounds.session.era;
         Step::Give(Outgoing::Response {
-            status: fault.status(self.bounds.session.era),
-            headers: HeaderMap::new(),
+            status: fault.status(era),
+            headers: fault.headers(era),
             message,
         })
     }

@@ -1,0 +1,192 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn with(name: &'static str, values: &[&'static str]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for value in values {
+        headers.append(name, HeaderValue::from_static(value));
+    }
+    headers
+}
+
+#[test]
+fn accept_needs_both_types_and_knows_wildcards() {
+    for (values, both) in [
+        (&["application/json, text/event-stream"][..], true),
+        (&["text/event-stream", "application/json;q=0.5"], true),
+        (&["*/*"], true),
+        (&["application/*, text/*"], true),
+        (&["APPLICATION/JSON , Text/Event-Stream;q=1"], true),
+        (&["application/json"], false),
+        (&["text/event-stream"], false),
+        (&["*/*, text/event-stream;q=0"], false),
+        (&["*/*;q=0"], false),
+        (&["text/html"], false),
+        (&[""], false),
+        (&[], false),
+    ] {
+        assert_eq!(
+            accepts_json_and_events(&with("accept", values)),
+            both,
+            "{values:?}"
+        );
+    }
+}
+
+#[test]
+fn two_different_versions_are_no_version() {
+    let name = "mcp-protocol-version";
+    assert_eq!(version(&with(name, &[])), VersionHeader::Absent);
+    let known = VersionHeader::Known(ProtocolVersion::V2025_06_18);
+    assert_eq!(version(&with(name, &["2025-06-18"])), known);
+    assert_eq!(version(&with(name, &["2025-06-18", "2025-06-18"])), known);
+    let both = with(name, &["2025-06-18", "2025-11-25"]);
+    assert_eq!(
+        version(&both),
+        VersionHeader::Unknown("2025-06-18, 2025-11-25".into())
+    );
+}
+
+#[test]
+fn a_session_id_is_visible_ascii_and_masked() {
+    let name = "mcp-session-id";
+    for bad in ["", "a b", "caf\u{e9}"] {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_bytes(bad.as_bytes()).unwrap());
+        assert_eq!(
+            client_session_id(&headers),
+            Err(Rejection::MalformedSessionId)
+        );
+    }
+    assert_eq!(
+        client_session_id(&with(name, &["a", "b"])),
+        Err(Rejection::MalformedSessionId)
+    );
+    let id = client_session_id(&with(name, &["secret"]))
+        .unwrap()
+        .unwrap();
+    assert!(!format!("{id:?}").contains("secret"));
+}
+
+#[test]
+fn credentials_and_hop_by_hop_fields_stay() {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("authorization", "Bearer t"),
+        ("cookie", "a=b"),
+        ("connection", "close, x-hop"),
+        ("x-hop", "1"),
+        ("transfer-encoding", "chunked"),
+        ("mcp-session-id", "s"),
+        ("mcp-method", "tools/call"),
+        ("mcp-param-region", "eu"),
+        ("traceparent", "00-1"),
+        ("x-custom", "1"),
+        ("sec-fetch-mode", "cors"),
+    ] {
+        headers.insert(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
+    }
+    let names = |era, auth| {
+        let kept = to_upstream(&headers, era, auth);
+        let mut names: Vec<_> = kept.keys().map(|name| name.as_str().to_owned()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(Era::Legacy, false), ["traceparent", "x-custom"]);
+    assert_eq!(
+        names(Era::Modern, false),
+        ["mcp-param-region", "traceparent", "x-custom"]
+    );
+    assert_eq!(
+        names(Era::Legacy, true),
+        ["authorization", "cookie", "traceparent", "x-custom"]
+    );
+}
+
+#[test]
+fn names_survive_their_encoding() {
+    for (name, header) in [
+        ("us-west1", "us-west1"),
+        ("Hello, \u{4e16}\u{754c}", "=?base64?SGVsbG8sIOS4lueVjA==?="),
+        (" padded ", "=?base64?IHBhZGRlZCA=?="),
+        ("line1\nline2", "=?base64?bGluZTEKbGluZTI=?="),
+        ("=?base64?literal?=", "=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?="),
+        ("", ""),
+    ] {
+        assert_eq!(encoded(name), header);
+        let header = HeaderValue::from_str(header).unwrap();
+        assert_eq!(decoded(&header).as_deref(), Some(name));
+    }
+    for bad in ["=?base64?!?=", "=?base64?/w==?=", "caf\u{e9}"] {
+        let value = HeaderValue::from_bytes(bad.as_bytes()).unwrap();
+        assert_eq!(decoded(&value), None, "{bad}");
+    }
+}
+
+#[test]
+fn routing_headers_come_from_the_body() {
+    let message = Message::parse(bytes::Bytes::from_static(
+        br#"{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"file:///\u00e9"}}"#,
+    ));
+    let mut headers = with("mcp-name", &["stale"]);
+    insert_routing(&mut headers, &message.unwrap());
+    assert_eq!(headers[METHOD], "resources/read");
+    assert_eq!(headers[NAME], "=?base64?ZmlsZTovLy/DqQ==?=");
+}
+
+#[test]
+fn a_server_s_own_fields_stay_with_its_leg() {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("retry-after", "5"),
+        ("www-authenticate", "Bearer"),
+        ("set-cookie", "a=b"),
+        ("mcp-session-id", "s"),
+        ("content-type", "application/json"),
+        ("access-control-allow-origin", "*"),
+        ("x-custom", "1"),
+    ] {
+        headers.insert(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
+    }
+    let names = |auth| {
+        let kept = to_client(&headers, auth);
+        let mut names: Vec<_> = kept.keys().map(|name| name.as_str().to_owned()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(false), ["retry-after", "x-custom"]);
+    assert_eq!(
+        names(true),
+        ["retry-after", "set-cookie", "www-authenticate", "x-custom"]
+    );
+}
+
+#[test]
+fn content_types_are_compared_by_their_essence() {
+    for (value, json) in [
+        ("application/json", true),
+        ("Application/JSON; charset=utf-8", true),
+        ("application/json-rpc", false),
+        ("text/plain", false),
+        ("", false),
+    ] {
+        assert_eq!(is_json(&with("content-type", &[value])), json, "{value}");
+    }
+    assert!(!is_json(&HeaderMap::new()));
+}
+
+proptest! {
+    #[test]
+    fn any_name_survives_its_encoding(name: String) {
+        let header = HeaderValue::from_str(&encoded(&name)).unwrap();
+        let back = decoded(&header);
+        prop_assert_eq!(back.as_deref(), Some(name.as_str()));
+    }
+}
