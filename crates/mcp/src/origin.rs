@@ -12,7 +12,8 @@ use crate::fault::Rejection;
 /// The allow lists beyond loopback names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
-    /// Origins as `scheme://host[:port]`, compared without regard to case.
+    /// Origins as `scheme://host[:port]`, compared without regard to case; an absent port is the
+    /// scheme's own. `null` is an origin only if it is listed here.
     pub origins: Vec<String>,
     /// Hosts, with or without a port; without one any port matches.
     pub hosts: Vec<String>,
@@ -27,10 +28,10 @@ impl Access {
         for value in headers.get_all(ORIGIN) {
             let origin = String::from_utf8_lossy(value.as_bytes());
             let allowed = is_loopback_origin(&origin)
-                || self
-                    .origins
-                    .iter()
-                    .any(|known| known.trim_end_matches('/').eq_ignore_ascii_case(&origin));
+                || self.origins.iter().any(|known| {
+                    let known = known.trim_end_matches('/');
+                    without_default_port(known).eq_ignore_ascii_case(without_default_port(&origin))
+                });
             if !allowed {
                 return Err(Rejection::OriginNotAllowed {
                     origin: origin.into_owned(),
@@ -104,6 +105,19 @@ pub fn is_loopback(name: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
+/// An origin without the port that its scheme implies, as browsers send it.
+fn without_default_port(origin: &str) -> &str {
+    let scheme = origin.split_once("://").map_or("", |(scheme, _)| scheme);
+    let default = if scheme.eq_ignore_ascii_case("https") {
+        ":443"
+    } else if scheme.eq_ignore_ascii_case("http") {
+        ":80"
+    } else {
+        return origin;
+    };
+    origin.strip_suffix(default).unwrap_or(origin)
+}
+
 fn is_loopback_origin(origin: &str) -> bool {
     let host = origin
         .strip_prefix("http://")
@@ -133,7 +147,10 @@ mod tests {
             ("https://app.example", true),
             ("HTTPS://APP.example", true),
             ("http://app.example", false),
+            ("https://app.example:443", true),
             ("https://app.example:444", false),
+            ("https://app.example:80", false),
+            ("https://app.example.evil.example", false),
             ("http://evil.example", false),
             ("http://localhost.evil.example", false),
             ("http://127.0.0.1.evil.example", false),
@@ -146,6 +163,25 @@ mod tests {
             assert_eq!(access().check_origin(&headers).is_ok(), allowed, "{origin}");
         }
         assert!(access().check_origin(&HeaderMap::new()).is_ok());
+    }
+
+    #[test]
+    fn listed_origins_are_compared_as_origins() {
+        for (known, origin) in [
+            ("https://app.example:443/", "https://app.example"),
+            ("http://app.example", "http://APP.example:80"),
+            ("null", "null"),
+        ] {
+            let access = Access {
+                origins: vec![known.into()],
+                hosts: Vec::new(),
+            };
+            let mut headers = HeaderMap::new();
+            headers.insert(ORIGIN, HeaderValue::from_static(origin));
+            assert!(access.check_origin(&headers).is_ok(), "{known} {origin}");
+            headers.append(ORIGIN, HeaderValue::from_static("http://evil.example"));
+            assert!(access.check_origin(&headers).is_err(), "each value counts");
+        }
     }
 
     #[test]
