@@ -326,9 +326,10 @@ fn filtered(headers: &HeaderMap, passes: impl Fn(&HeaderName) -> bool) -> Header
 
 /// The routing headers of a modern message, made from its body: `Mcp-Method`, and `Mcp-Name` for
 /// the methods that have it. A name that a header cannot hold as it is goes Base64-encoded
-/// (2026-07-28, "Value encoding").
+/// (2026-07-28, "Value encoding"); a method of that kind has no such form and gets no header.
 pub fn insert_routing(headers: &mut HeaderMap, message: &Message) {
     if let Some(method) = message.method()
+        && is_plain(method.as_str())
         && let Ok(value) = HeaderValue::from_str(method.as_str())
     {
         headers.insert(METHOD, value);
@@ -358,9 +359,14 @@ pub fn decoded(value: &HeaderValue) -> Option<Cow<'_, str>> {
     }
 }
 
+/// Whether a header holds the value as it is: on its way it may lose spaces at its ends, and all
+/// but ASCII.
+fn is_plain(value: &str) -> bool {
+    value.bytes().all(|b| matches!(b, 0x20..=0x7e)) && value.trim() == value
+}
+
 fn encoded(value: &str) -> String {
-    let plain = value.bytes().all(|b| matches!(b, 0x20..=0x7e)) && value.trim() == value;
-    if plain && !value.starts_with("=?base64?") {
+    if is_plain(value) && !value.starts_with("=?base64?") {
         return value.to_owned();
     }
     format!("=?base64?{}?=", BASE64.encode(value))

@@ -158,40 +158,36 @@ fn subscription_tag(message: &Message) -> Option<&RawValue> {
 pub fn with_requested_progress_token(request: &Message, token: &ProgressToken) -> Message {
     let part = params(request)
         .and_then(|params| meta(&params))
-        .and_then(|m| m.progress_token);
-    part.map_or_else(
-        || request.clone(),
-        |part| request.with_part(part.get(), &token.to_json()),
-    )
+        .and_then(|meta| meta.progress_token);
+    with_id_at(request, part, &token.0)
 }
 
-/// A `notifications/progress` with another token.
+/// A `notifications/progress` with another token; unchanged if it has none.
 #[must_use]
 pub fn with_progress_token(notification: &Message, token: &ProgressToken) -> Message {
     let part = params(notification).and_then(|params| params.progress_token);
-    part.map_or_else(
-        || notification.clone(),
-        |part| notification.with_part(part.get(), &token.to_json()),
-    )
+    with_id_at(notification, part, &token.0)
 }
 
-/// A `notifications/cancelled` that names another request.
+/// A `notifications/cancelled` that names another request; unchanged if it names none.
 #[must_use]
 pub fn with_cancelled_id(notification: &Message, id: &RequestId) -> Message {
     let part = params(notification).and_then(|params| params.request_id);
-    part.map_or_else(
-        || notification.clone(),
-        |part| notification.with_part(part.get(), &id.to_json()),
-    )
+    with_id_at(notification, part, id)
 }
 
 /// A message tagged with another subscription; unchanged if it has no tag.
 #[must_use]
 pub fn with_subscription_id(message: &Message, id: &RequestId) -> Message {
-    subscription_tag(message).map_or_else(
-        || message.clone(),
-        |part| message.with_part(part.get(), &id.to_json()),
-    )
+    with_id_at(message, subscription_tag(message), id)
+}
+
+/// Replaces an id by another. What is no id stays, as it is none for readers either.
+fn with_id_at(message: &Message, part: Option<&RawValue>, new: &RequestId) -> Message {
+    match part {
+        Some(part) if id(Some(part)).is_some() => message.with_part(part.get(), &new.to_json()),
+        _ => message.clone(),
+    }
 }
 
 /// The `uri` of a resource request.

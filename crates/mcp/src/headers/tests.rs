@@ -136,6 +136,12 @@ fn routing_headers_come_from_the_body() {
     insert_routing(&mut headers, &message.unwrap());
     assert_eq!(headers[METHOD], "resources/read");
     assert_eq!(headers[NAME], "=?base64?ZmlsZTovLy/DqQ==?=");
+    let message = Message::parse(bytes::Bytes::from_static(
+        br#"{"jsonrpc":"2.0","id":1,"method":"caf\u00e9"}"#,
+    ));
+    let mut headers = HeaderMap::new();
+    insert_routing(&mut headers, &message.unwrap());
+    assert!(headers.is_empty(), "no header holds this method");
 }
 
 #[test]

@@ -117,6 +117,19 @@ fn the_end_of_a_subscription_is_tagged_in_its_result() {
     }
 }
 
+#[test]
+fn what_is_no_id_is_neither_read_nor_replaced() {
+    for value in ["{}", "[1]", "null", "true", r#""\ud800""#] {
+        for (template, read, replace) in FIELDS {
+            let body = template.replace('@', "1").replace('#', value);
+            let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x",{body}}}"#);
+            let message = Message::parse(Bytes::from(text)).unwrap();
+            assert_eq!(read(&message), None, "{body}");
+            assert_eq!(replace(&message, &RequestId::Integer(2)), message, "{body}");
+        }
+    }
+}
+
 /// Reads a token or id of a message, and replaces it.
 type Field = (
     &'static str,
