@@ -1,0 +1,231 @@
+//! What a stream has brought already (resilience, section 6).
+//!
+//! The key of an event is the id that stands in its own block together with a keyed digest of its
+//! payload. Never the persisted id: it would make every event without an id a duplicate.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use siphasher::sip::SipHasher13;
+
+/// What the window says of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// The same id with the same payload was here.
+    Duplicate,
+    /// The same id with another payload was here: the server reuses ids.
+    Reused,
+    /// The id is new.
+    New,
+}
+
+/// The last N events that had an id. It grows with what it holds; each look-up is O(1).
+#[derive(Debug)]
+pub(crate) struct Window {
+    limit: usize,
+    key: (u64, u64),
+    order: VecDeque<Key>,
+    events: HashSet<u64, BuildHasherDefault<Digested>>,
+    /// How many remembered events have this id.
+    ids: HashMap<u64, u32, BuildHasherDefault<Digested>>,
+    overflowed: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Key {
+    id: u64,
+    event: u64,
+}
+
+impl Window {
+    pub(crate) fn new(limit: usize, key: (u64, u64)) -> Self {
+        Self {
+            limit,
+            key,
+            order: VecDeque::new(),
+            events: HashSet::default(),
+            ids: HashMap::default(),
+            overflowed: 0,
+        }
+    }
+
+    /// Looks an event up and remembers it.
+    pub(crate) fn see(&mut self, id: &[u8], payload: &[u8]) -> Seen {
+        if self.limit == 0 {
+            return Seen::New;
+        }
+        let key = self.digest(id, payload);
+        if !self.events.insert(key.event) {
+            return Seen::Duplicate;
+        }
+        let count = self.ids.entry(key.id).or_default();
+        *count += 1;
+        let seen = if *count > 1 { Seen::Reused } else { Seen::New };
+        if self.order.len() == self.limit
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.forget(oldest);
+            self.overflowed += 1;
+        }
+        self.order.push_back(key);
+        seen
+    }
+
+    /// Events that fell out of the window.
+    pub(crate) fn overflowed(&self) -> u64 {
+        self.overflowed
+    }
+
+    /// Events remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.order.clear();
+        self.events.clear();
+        self.ids.clear();
+    }
+
+    fn forget(&mut self, key: Key) {
+        self.events.remove(&key.event);
+        if let Entry::Occupied(mut count) = self.ids.entry(key.id) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    fn digest(&self, id: &[u8], payload: &[u8]) -> Key {
+        let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
+        hasher.write(id);
+        let id = hasher.finish();
+        let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1 ^ id);
+        hasher.write(payload);
+        Key {
+            id,
+            event: hasher.finish(),
+        }
+    }
+}
+
+/// The keys are keyed digests already.
+#[derive(Default)]
+struct Digested(u64);
+
+impl Hasher for Digested {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, digest: u64) {
+        self.0 = digest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn window(limit: usize) -> Window {
+        Window::new(limit, (1, 2))
+    }
+
+    #[test]
+    fn the_same_id_and_payload_is_a_duplicate() {
+        let mut window = window(10);
+        assert_eq!(window.see(b"1", b"a"), Seen::New);
+        assert_eq!(window.see(b"1", b"a"), Seen::Duplicate);
+        assert_eq!(window.see(b"2", b"a"), Seen::New);
+    }
+
+    #[test]
+    fn the_same_id_with_another_payload_is_a_reuse() {
+        let mut window = window(10);
+        window.see(b"1", b"a");
+        assert_eq!(window.see(b"1", b"b"), Seen::Reused);
+        assert_eq!(window.see(b"1", b"a"), Seen::Duplicate);
+        assert_eq!(window.see(b"1", b"b"), Seen::Duplicate);
+    }
+
+    #[test]
+    fn the_oldest_is_forgotten_and_counted() {
+        let mut window = window(2);
+        window.see(b"1", b"a");
+        window.see(b"2", b"a");
+        assert_eq!(window.overflowed(), 0);
+        window.see(b"3", b"a");
+        assert_eq!(window.overflowed(), 1);
+        assert_eq!(window.see(b"2", b"a"), Seen::Duplicate);
+        assert_eq!(window.see(b"1", b"a"), Seen::New);
+    }
+
+    #[test]
+    fn a_forgotten_id_is_no_reuse() {
+        let mut window = window(1);
+        window.see(b"1", b"a");
+        window.see(b"2", b"a");
+        assert_eq!(window.see(b"1", b"b"), Seen::New);
+    }
+
+    #[test]
+    fn a_window_of_nothing_sees_nothing() {
+        let mut window = window(0);
+        assert_eq!(window.see(b"1", b"a"), Seen::New);
+        assert_eq!(window.see(b"1", b"a"), Seen::New);
+        assert_eq!(window.len(), 0);
+    }
+
+    #[test]
+    fn nothing_is_held_before_the_first_event() {
+        let window = window(1000);
+        assert_eq!(window.order.capacity(), 0);
+        assert_eq!(window.events.capacity() + window.ids.capacity(), 0);
+    }
+
+    #[test]
+    fn an_id_and_a_payload_do_not_run_into_each_other() {
+        let mut window = window(10);
+        window.see(b"1", b"2a");
+        assert_eq!(window.see(b"12", b"a"), Seen::New);
+    }
+
+    proptest! {
+        /// Against the plain list that the window stands for.
+        #[test]
+        fn it_is_a_list_of_the_last_n(
+            limit in 1_usize..8,
+            events in proptest::collection::vec((0_u8..6, 0_u8..3), 0..60),
+        ) {
+            let mut window = window(limit);
+            let mut list: VecDeque<(u8, u8)> = VecDeque::new();
+            for (id, payload) in events {
+                let expected = if list.contains(&(id, payload)) {
+                    Seen::Duplicate
+                } else if list.iter().any(|(known, _)| *known == id) {
+                    Seen::Reused
+                } else {
+                    Seen::New
+                };
+                prop_assert_eq!(window.see(&[id], &[payload]), expected);
+                if expected != Seen::Duplicate {
+                    if list.len() == limit {
+                        list.pop_front();
+                    }
+                    list.push_back((id, payload));
+                }
+                prop_assert_eq!(window.len(), list.len());
+                prop_assert!(window.ids.len() <= limit && window.events.len() == list.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,501 @@
+//! The machine that decides for one stream.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::backoff::Draws;
+use super::classify::Trouble;
+use super::cursor::{Cursor, Move, Position, Standing};
+use super::dedup::{Seen, Window};
+use super::origin::{Admission, Origin};
+use super::policy::Policy;
+use crate::Item;
+
+mod connection;
+mod output;
+mod recovery;
+mod state;
+
+use connection::Connection;
+pub use output::{Action, Attempt, Counters, Finish, Health, Kind, Liveness, Opening, Verdict};
+use state::State;
+pub use state::{Cause, Input, StateName, Transition, Unexpected};
+
+/// Transitions kept for [`Engine::poll_transition`]; the oldest go first.
+const MAX_TRANSITIONS: usize = 64;
+
+/// Decides for one stream when to connect, from where, what of what comes is new, and when to give
+/// up (resilience, sections 2 to 4).
+///
+/// ```text
+///            poll             permit              head
+///   Idle ──────────► Queued ──────────► Connecting(n) ──────► Open ──────► Done
+///    │ a POST           ▲                │  ▲       │           │ answered
+///    └──────────────────┼────────────────┼──┘       │           │
+///                  due  │        failed  │          │           │ ended, broken,
+///                       │                ▼          │ answered  │ silent
+///                       ├──────────── Backoff ◄─────┼───────────┤
+///                       │ probe                     ▼           │
+///                       └──────────── Parked ◄──── Done         │
+///                                        ▲                      │
+///   Failed(fault) ◄──────────────────────┴──────────────────────┘   Closed ◄── any
+/// ```
+///
+/// | state | inputs that have a place in it |
+/// |---|---|
+/// | Idle | new session, close |
+/// | Backoff | new session, hurry, close |
+/// | Queued | new session, close |
+/// | Connecting | connected (once), opened, answered (of an answer), failed (of an attempt), new session, close |
+/// | Open | answered (of an answer, of a listen), failed (of a stream), new session, close; items |
+/// | Parked | new session, hurry, close |
+/// | Failed | new session, if it was the session that was lost; close |
+/// | Done, Closed | close |
+///
+/// New sessions exist for [`Kind::Standalone`] and [`Kind::Listen`]; for other kinds a new session
+/// is another stream. Anything else is an [`Unexpected`] and changes nothing. What becomes of a
+/// failure is for [`classify`](super::classify()) to say.
+///
+/// The engine is asked with [`poll`](Self::poll) what to do, told with [`handle`](Self::handle)
+/// what happened, and shown with [`item`](Self::item) what came. It watches its deadlines itself:
+/// poll it when they come. The same seed and the same calls give the same answers.
+#[derive(Debug)]
+pub struct Engine {
+    kind: Kind,
+    policy: Policy,
+    draws: Draws,
+    state: State,
+    position: Position,
+    window: Window,
+    /// Unproductive connections in a row.
+    unproductive: u32,
+    /// The server's reconnection time, clamped.
+    retry: Option<Duration>,
+    /// The answer of a POST is being fetched by GET now.
+    resuming: bool,
+    /// The stream was open, and no attempt was made since.
+    first_try: bool,
+    /// The attempt under way is a look from [`State::Parked`].
+    probing: bool,
+    last_start: Option<Instant>,
+    /// Polls in a row that brought no message.
+    empty_polls: u32,
+    /// What the attempt before failed with.
+    last_trouble: Option<Trouble>,
+    post: PostTries,
+    deadline: Option<Instant>,
+    /// Since when an open stream is away.
+    lost_at: Option<Instant>,
+    gap: Option<Duration>,
+    counters: Counters,
+    transitions: VecDeque<Transition>,
+}
+
+/// How often the POST itself was tried.
+#[derive(Debug, Default)]
+struct PostTries {
+    no_connection_since: Option<Instant>,
+    no_connection: u32,
+    busy: u32,
+}
+
+impl Engine {
+    /// An engine for a new stream. `seed` is all the randomness that it gets; seeds should differ
+    /// between streams and be hard to guess, as the keys of the digests come from them.
+    #[must_use]
+    pub fn new(kind: Kind, policy: Policy, seed: u64) -> Self {
+        let mut draws = Draws::new(seed);
+        let key = (draws.bits(), draws.bits());
+        let window = if kind.has_cursor() {
+            policy.dedup_window
+        } else {
+            0
+        };
+        Self {
+            kind,
+            window: Window::new(window, key),
+            policy,
+            draws,
+            state: State::Idle,
+            position: Position::default(),
+            unproductive: 0,
+            retry: None,
+            resuming: false,
+            first_try: true,
+            probing: false,
+            last_start: None,
+            empty_polls: 0,
+            last_trouble: None,
+            post: PostTries::default(),
+            deadline: None,
+            lost_at: None,
+            gap: None,
+            counters: Counters::default(),
+            transitions: VecDeque::new(),
+        }
+    }
+
+    /// A standalone stream that goes on where another program left it.
+    #[must_use]
+    pub fn starting_at(cursor: &Cursor<Standing>, policy: Policy, seed: u64) -> Self {
+        let mut engine = Self::new(Kind::Standalone, policy, seed);
+        engine.position.start_at(cursor);
+        engine
+    }
+
+    /// Until when the answer of a POST is of use: no wait of ours goes beyond it.
+    pub fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
+    }
+
+    /// What the stream is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where the stream is.
+    #[must_use]
+    pub fn state(&self) -> StateName {
+        self.state.name()
+    }
+
+    /// What to do now. `waker` is woken when a wait for the origin may be over.
+    pub fn poll(&mut self, now: Instant, origin: &mut Origin, waker: &Waker) -> Action {
+        loop {
+            let patience = self.patience();
+            match &mut self.state {
+                State::Idle => {
+                    if let Some(action) = self.depart(now, origin, waker) {
+                        return action;
+                    }
+                }
+                State::Backoff { until } => {
+                    if now < *until {
+                        return Action::Wait(Some(*until));
+                    }
+                    if let Some(action) = self.depart(now, origin, waker) {
+                        return action;
+                    }
+                }
+                State::Queued { ticket } => match origin.poll(now, ticket, waker) {
+                    Admission::Wait(until) => return Action::Wait(Some(until)),
+                    Admission::Failed => {
+                        self.settle(now, origin, Trouble::NoConnection, Cause::OriginDown);
+                    }
+                    Admission::Granted(slot) => {
+                        return self.connect(now, Some(slot), Cause::Admitted);
+                    }
+                },
+                State::Connecting {
+                    since, connected, ..
+                } => {
+                    let (since, connected) = (*since, *connected);
+                    let until = self.head_deadline(since, connected);
+                    if until.is_none_or(|until| now < until) {
+                        return Action::AwaitHead(until);
+                    }
+                    let trouble = match connected {
+                        None => Trouble::NoConnection,
+                        Some(_) => Trouble::NoHead,
+                    };
+                    self.settle(now, origin, trouble, Cause::Due);
+                }
+                State::Open(connection) => {
+                    connection.wait(now);
+                    let dead_at = connection.dead_at(patience);
+                    if dead_at.is_none_or(|dead_at| now < dead_at) {
+                        return Action::Read(dead_at);
+                    }
+                    self.settle(now, origin, Trouble::Silent, Cause::Due);
+                }
+                State::Parked { probe_at, .. } => {
+                    let probe_at = *probe_at;
+                    if probe_at.is_none_or(|probe_at| now < probe_at) {
+                        return Action::Wait(probe_at);
+                    }
+                    self.probing = true;
+                    if let Some(action) = self.depart(now, origin, waker) {
+                        return action;
+                    }
+                }
+                State::Done => return Action::Finish(Finish::Done),
+                State::Failed(fault) => return Action::Finish(Finish::Failed(*fault)),
+                State::Closed => return Action::Finish(Finish::Closed),
+            }
+        }
+    }
+
+    /// Tells what happened.
+    ///
+    /// # Errors
+    /// [`Unexpected`] if that cannot have happened in this state.
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        origin: &mut Origin,
+        input: Input,
+    ) -> Result<(), Unexpected> {
+        let cause = Cause::Input(input);
+        let may_begin_again = self.may_begin_again();
+        match (input, &mut self.state) {
+            (
+                Input::Connected,
+                State::Connecting {
+                    connected, slot, ..
+                },
+            ) if connected.is_none() => {
+                *connected = Some(now);
+                drop(slot.take());
+                origin.note_connected(now);
+            }
+            (Input::Opened, State::Connecting { .. }) => self.open(now, origin, cause),
+            (Input::Failed(trouble), State::Connecting { .. }) if fails_attempt(trouble) => {
+                self.settle(now, origin, trouble, cause);
+            }
+            (Input::Failed(trouble), State::Open(_)) if breaks_stream(trouble) => {
+                self.settle(now, origin, trouble, cause);
+            }
+            (Input::Answered, State::Connecting { connected, .. }) if self.kind.is_answer() => {
+                if connected.is_none() {
+                    origin.note_connected(now);
+                }
+                self.go(now, State::Done, cause);
+            }
+            (Input::Answered, State::Open(_))
+                if self.kind.is_answer() || self.kind == Kind::Listen =>
+            {
+                self.go(now, State::Done, cause);
+            }
+            (Input::NewSession, _) if may_begin_again => self.begin_again(now, cause),
+            (Input::Hurry, State::Backoff { .. } | State::Parked { .. }) => {
+                self.probing = matches!(self.state, State::Parked { .. });
+                self.go(now, State::Backoff { until: now }, cause);
+            }
+            (Input::Close, state) => {
+                if !state.name().is_final() {
+                    self.go(now, State::Closed, cause);
+                }
+            }
+            (input, state) => {
+                return Err(Unexpected {
+                    state: state.name(),
+                    input: input.as_str(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes came, as many as may be: the connection is alive. Comes before their items.
+    pub fn received(&mut self, now: Instant) {
+        if let State::Open(connection) = &mut self.state {
+            connection.received(now);
+        }
+    }
+
+    /// Says what an item of the open connection means. What was handed over before should have been
+    /// committed: an item that is read while another is on its way is committed with it.
+    ///
+    /// # Errors
+    /// [`Unexpected`] if the stream is not open.
+    pub fn item(&mut self, now: Instant, item: &Item) -> Result<Verdict, Unexpected> {
+        let State::Open(connection) = &mut self.state else {
+            return Err(Unexpected {
+                state: self.state(),
+                input: "item",
+            });
+        };
+        match item {
+            Item::Comment => {
+                connection.comment(now);
+                Ok(Verdict::Noted)
+            }
+            Item::Retry(time) => {
+                connection.directed = true;
+                self.retry = Some(self.policy.clamp_hint(*time));
+                Ok(Verdict::Noted)
+            }
+            Item::IdOnly(id) => Ok(self.event(Some(id), &[], true)),
+            Item::Event(event) => {
+                let id = event.id.as_deref();
+                let primes = self.policy.empty_data_primes && event.data.is_empty() && id.is_some();
+                Ok(self.event(id, &event.data, primes))
+            }
+        }
+    }
+
+    fn event(&mut self, id: Option<&[u8]>, data: &[u8], primes: bool) -> Verdict {
+        if let Some(id) = id.filter(|id| !id.is_empty()) {
+            match self.window.see(id, data) {
+                Seen::Duplicate => {
+                    self.counters.duplicates += 1;
+                    return Verdict::Duplicate;
+                }
+                Seen::Reused => self.counters.reused_ids += 1,
+                Seen::New => {}
+            }
+            if let State::Open(connection) = &mut self.state {
+                connection.directed = true;
+            }
+        }
+        let on_its_way = self.position.is_pending();
+        if self.kind.has_cursor() && self.position.tentative(id) == Move::Unusable {
+            self.counters.unusable_ids += 1;
+        }
+        if !primes {
+            self.counters.delivered += 1;
+            return Verdict::Deliver;
+        }
+        if !on_its_way {
+            self.position.commit();
+        }
+        Verdict::Noted
+    }
+
+    /// What was handed over was accepted, and the reader comes back for more. Without anything on
+    /// its way it does nothing.
+    pub fn commit(&mut self) {
+        self.accepted(1);
+    }
+
+    /// What was handed over is nothing that anybody wants (no message, a foreign event type). The
+    /// position moves past it, but it does not make the connection productive.
+    pub fn skip(&mut self) {
+        if self.accepted(0) {
+            self.counters.skipped += 1;
+        }
+    }
+
+    fn accepted(&mut self, messages: u64) -> bool {
+        let some = self.counters.delivered > self.counters.committed;
+        if some {
+            self.position.commit();
+            self.counters.committed = self.counters.delivered;
+            if let State::Open(connection) = &mut self.state {
+                connection.messages += messages;
+                connection.resumed_reading();
+            }
+        }
+        some
+    }
+
+    /// How long the stream was away without a cursor, told once after it is open again: messages
+    /// may be missing.
+    pub fn take_gap(&mut self) -> Option<Duration> {
+        self.gap.take()
+    }
+
+    /// The moves between states, oldest first, each told once. The last 64 are kept.
+    pub fn poll_transition(&mut self) -> Option<Transition> {
+        self.transitions.pop_front()
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            window_overflow: self.window.overflowed(),
+            ..self.counters
+        }
+    }
+
+    /// Bytes and entries held for the stream's position and for deduplication.
+    #[must_use]
+    pub fn held(&self) -> (usize, usize) {
+        (self.position.held(), self.window.len())
+    }
+
+    /// What the stream looks like.
+    #[must_use]
+    pub fn health(&self, now: Instant) -> Health {
+        let connection = match &self.state {
+            State::Open(connection) => Some(connection),
+            _ => None,
+        };
+        let patience = self.patience();
+        let liveness = match connection {
+            None => Liveness::Dead,
+            Some(connection) => match patience {
+                Some(limit) if connection.silence(now) >= limit => Liveness::Dead,
+                Some(limit) if connection.silence(now) > limit / 2 => Liveness::Degraded,
+                _ => Liveness::Healthy,
+            },
+        };
+        let since = |instant| now.saturating_duration_since(instant);
+        Health {
+            state: self.state(),
+            liveness,
+            open_for: connection.map(|connection| since(connection.opened)),
+            last_byte_age: connection.map(|connection| since(connection.last_byte())),
+            comment_period: connection.and_then(Connection::period),
+            unproductive: self.unproductive,
+            resumable: self.position.has_cursor(),
+            parking: match self.state {
+                State::Parked { why, .. } => Some(why),
+                _ => None,
+            },
+        }
+    }
+
+    /// The silence that means death; `None` where silence means nothing.
+    fn patience(&self) -> Option<Duration> {
+        let State::Open(connection) = &self.state else {
+            return None;
+        };
+        let idle = match self.kind {
+            Kind::Standalone | Kind::Listen => true,
+            Kind::Response => self.position.has_cursor(),
+            Kind::ModernResponse | Kind::LegacySse | Kind::Child => false,
+        };
+        let idle_timeout = self.policy.idle_timeout;
+        connection.patience(idle_timeout, idle.then_some(idle_timeout))
+    }
+
+    fn go(&mut self, now: Instant, to: State, cause: Cause) {
+        if self.transitions.len() == MAX_TRANSITIONS {
+            self.transitions.pop_front();
+        }
+        self.transitions.push_back(Transition {
+            at: now,
+            from: self.state.name(),
+            to: to.name(),
+            cause,
+            unproductive: self.unproductive,
+            until: match &to {
+                State::Backoff { until } => Some(*until),
+                State::Parked { probe_at, .. } => *probe_at,
+                _ => None,
+            },
+            away: match &to {
+                State::Open(_) => self
+                    .lost_at
+                    .map(|lost_at| now.saturating_duration_since(lost_at)),
+                _ => None,
+            },
+            parking: match &to {
+                State::Parked { why, .. } => Some(*why),
+                _ => None,
+            },
+            fault: match &to {
+                State::Failed(fault) => Some(*fault),
+                _ => None,
+            },
+        });
+        self.state = to;
+    }
+}
+
+/// Whether an attempt can fail in this way.
+fn fails_attempt(trouble: Trouble) -> bool {
+    !matches!(trouble, Trouble::Ended | Trouble::Reset | Trouble::Silent)
+}
+
+/// Whether an open stream can break in this way.
+fn breaks_stream(trouble: Trouble) -> bool {
+    matches!(
+        trouble,
+        Trouble::Ended | Trouble::Reset | Trouble::Silent | Trouble::TooLarge | Trouble::NoMemory
+    )
+}
