@@ -360,3 +360,6 @@ fn refused(refusal: &Refusal, facts: Facts) -> Row {
         _ => Row::new(fail(F::Status), fail(F::Status), Park(Parking::Refused)),
     }
 }
+
+#[cfg(test)]
+mod tests;

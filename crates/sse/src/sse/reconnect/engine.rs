@@ -499,3 +499,6 @@ fn breaks_stream(trouble: Trouble) -> bool {
         Trouble::Ended | Trouble::Reset | Trouble::Silent | Trouble::TooLarge | Trouble::NoMemory
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -327,3 +327,6 @@ impl Waiter {
         self.alive.strong_count() > 0
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! Streams that stand by themselves: they park, and are probed.
+
+use super::*;
+
+#[test]
+fn a_stream_out_of_budget_is_parked_and_probed() {
+    let mut run = Run::new(Kind::Standalone);
+    for _ in 0..10 {
+        run.refuse(refused(500));
+    }
+    assert_eq!(run.parking(), Some(Parking::OutOfBudget));
+    for _ in 0..5 {
+        let waited = run.refuse(refused(500));
+        assert!((48 * SECOND..=72 * SECOND).contains(&waited), "{waited:?}");
+        assert_eq!(run.parking(), Some(Parking::OutOfBudget));
+    }
+    run.reconnect();
+    assert_eq!(run.engine.state(), StateName::Open);
+}
+
+#[test]
+fn a_probe_that_opens_and_breaks_parks_again() {
+    let mut run = Run::new(Kind::Standalone);
+    for _ in 0..10 {
+        run.refuse(refused(500));
+    }
+    run.reconnect();
+    run.fail(Trouble::Reset);
+    assert_eq!(run.parking(), Some(Parking::OutOfBudget));
+    run.reconnect();
+    run.event(None, "news");
+    run.fail(Trouble::Reset);
+    assert_eq!(run.engine.state(), StateName::Backoff);
+}
+
+#[test]
+fn what_is_not_offered_or_refused_is_not_probed() {
+    for (code, why) in [
+        (405, Parking::NotOffered),
+        (204, Parking::Refused),
+        (404, Parking::Refused),
+        (418, Parking::Refused),
+    ] {
+        let mut run = Run::new(Kind::Standalone);
+        run.refuse(refused(code));
+        assert_eq!(run.parking(), Some(why));
+        assert_eq!(run.poll(), Action::Wait(None), "{code}");
+        run.pass(3600 * SECOND);
+        assert_eq!(run.poll(), Action::Wait(None), "{code}");
+    }
+}
+
+#[test]
+fn a_challenge_is_parked_and_probed() {
+    let mut run = Run::new(Kind::Standalone);
+    run.refuse(refused(401));
+    assert_eq!(run.parking(), Some(Parking::Challenged));
+    let (waited, _) = run.attempt();
+    assert!(waited >= 48 * SECOND);
+}
+
+#[test]
+fn a_rejected_cursor_is_dropped_once() {
+    let mut run = Run::open(Kind::Standalone);
+    run.event(Some("1"), "x");
+    run.fail(Trouble::Reset);
+    assert_eq!(run.next_cursor().as_deref(), Some("1"));
+    run.fail(refused(400));
+    assert_eq!(run.next_cursor(), None);
+    run.tell(Input::Opened);
+    assert!(run.engine.take_gap().is_some());
+    assert_eq!(run.engine.take_gap(), None, "told once");
+    run.fail(Trouble::Reset);
+    run.refuse(refused(400));
+    assert_eq!(run.parking(), Some(Parking::Refused));
+}
+
+#[test]
+fn a_return_without_cursor_is_a_gap() {
+    let mut run = Run::open(Kind::Standalone);
+    assert_eq!(run.engine.take_gap(), None, "not the first time");
+    run.event(None, "x");
+    run.fail(Trouble::Reset);
+    let away = run.reconnect();
+    assert_eq!(run.engine.take_gap(), Some(away));
+    assert_eq!(run.engine.counters().gaps, 1);
+}
+
+#[test]
+fn a_wrong_type_is_parked_the_second_time() {
+    let mut run = Run::new(Kind::Standalone);
+    run.refuse(Trouble::WrongType);
+    assert_eq!(run.engine.state(), StateName::Backoff);
+    run.refuse(Trouble::NoConnection);
+    run.refuse(Trouble::WrongType);
+    assert_eq!(run.engine.state(), StateName::Backoff, "not in a row");
+    run.refuse(Trouble::WrongType);
+    assert_eq!(run.parking(), Some(Parking::WrongType));
+}
+
+#[test]
+fn an_oversized_event_parks_and_drops_the_cursor() {
+    let mut run = Run::open(Kind::Standalone);
+    run.event(Some("1"), "x");
+    run.fail(Trouble::TooLarge);
+    assert_eq!(run.parking(), Some(Parking::TooLarge));
+    assert_eq!(run.next_cursor(), None);
+}
+
+#[test]
+fn a_conflict_waits_five_seconds() {
+    let mut run = Run::new(Kind::Standalone);
+    run.refuse(refused(409));
+    let (waited, _) = run.attempt();
+    assert!(waited >= 5 * SECOND);
+}
+
+#[test]
+fn a_new_session_starts_afresh() {
+    let mut run = Run::open(Kind::Standalone);
+    run.event(Some("1"), "x");
+    run.fail(Trouble::Reset);
+    run.refuse(lost_session());
+    assert_eq!(run.fault().kind, FaultKind::SessionLost);
+    run.tell(Input::NewSession);
+    let (waited, attempt) = run.attempt();
+    assert_eq!(waited, Duration::ZERO);
+    assert_eq!((cursor(&attempt), attempt.number), (None, 1));
+    run.tell(Input::Opened);
+    assert_eq!(
+        run.event(Some("1"), "x"),
+        Verdict::Deliver,
+        "the window ended"
+    );
+}
+
+#[test]
+fn a_new_session_frees_a_refused_stream() {
+    let mut run = Run::new(Kind::Listen);
+    run.refuse(refused(405));
+    run.tell(Input::NewSession);
+    let (waited, attempt) = run.attempt();
+    assert_eq!((waited, attempt.opening), (Duration::ZERO, Opening::Listen));
+}
+
+#[test]
+fn hurry_ends_a_wait() {
+    let mut run = Run::new(Kind::Standalone);
+    run.refuse(refused(401));
+    run.tell(Input::Hurry);
+    assert_eq!(run.reconnect(), Duration::ZERO);
+    run.fail(Trouble::Reset);
+    run.tell(Input::Hurry);
+    assert_eq!(run.reconnect(), Duration::ZERO);
+}
+
+#[test]
+fn a_child_that_crashes_ten_times_is_parked() {
+    let mut run = Run::new(Kind::Child);
+    for crash in 0..10 {
+        assert_ne!(run.engine.state(), StateName::Parked, "{crash}");
+        let (_, attempt) = run.attempt();
+        assert_eq!(attempt.opening, Opening::Spawn);
+        run.tell(Input::Opened);
+        run.fail(Trouble::Ended);
+    }
+    assert_eq!(run.parking(), Some(Parking::OutOfBudget));
+    let (waited, _) = run.attempt();
+    assert!((48 * SECOND..=72 * SECOND).contains(&waited));
+}
+
+#[test]
+fn a_listen_that_is_answered_is_done() {
+    let mut run = Run::open(Kind::Listen);
+    run.tell(Input::Answered);
+    assert_eq!(run.poll(), Action::Finish(Finish::Done));
+}
