@@ -1,7 +1,7 @@
 //! One client's relation with one upstream.
 //!
 //! A session owns both legs. Toward the client it looks the same whatever becomes of the upstream:
-//! requests become [`Exchange`]s that always end in one outcome, notifications and responses keep
+//! requests become [exchanges](exchange) that always end in one outcome, notifications and responses keep
 //! their order, and a lost upstream session is replaced where the rules allow it
 //! ([`continuity`]).
 //!

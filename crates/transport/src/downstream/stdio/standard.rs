@@ -22,9 +22,9 @@ use tokio::sync::mpsc;
 /// Bytes of one read of the thread.
 const READ: usize = 64 * 1024;
 
-/// The process's standard input; see the [module](self).
+/// The process's standard input, as [`standard_input`] gives it.
 pub type StandardInput = Box<dyn AsyncRead + Send + Unpin>;
-/// The process's standard output; see the [module](self).
+/// The process's standard output, as [`standard_output`] gives it.
 pub type StandardOutput = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// The process's standard input. Needs a tokio runtime; to be called once.
