@@ -89,7 +89,8 @@ fn single(
         Kind::Response { .. } | Kind::Error { .. } => Ok(None),
         Kind::Notification { .. } => Ok(is_modern(&header).then_some(ModernRequest::Notification)),
         Kind::Request { id, method } => {
-            let Some(version) = claimed(message, method, policy)? else {
+            let claim = claimed(message, method, policy);
+            let Some(version) = claim.map_err(|refused| header_first(headers, refused))? else {
                 return unclaimed(&header, method).map(|()| None);
             };
             routing_agrees(headers, message, version, method)?;
@@ -126,6 +127,20 @@ fn claimed(
     }
 }
 
+/// A header that contradicts a claim weighs more than that the claimed version is not served: "if
+/// the values do not match, the server MUST reject the request with [...] `HeaderMismatch`"
+/// (2026-07-28, Transports, "Protocol Version Header"). A client that sent no header at all is
+/// better served by the list of versions.
+fn header_first(headers: &HeaderMap, refused: Rejection) -> Rejection {
+    let Rejection::UnsupportedVersion { requested, .. } = &refused else {
+        return refused;
+    };
+    match version_agrees(headers, requested) {
+        Err(Rejection::MissingHeader { .. }) | Ok(()) => refused,
+        Err(mismatch) => mismatch,
+    }
+}
+
 /// What -32022 names: the modern versions, or, where the operator allows none, the legacy ones, so
 /// that a client of both eras goes on with `initialize`.
 fn served(policy: &VersionPolicy) -> Vec<ProtocolVersion> {
@@ -155,6 +170,20 @@ fn unclaimed(header: &VersionHeader, method: &Method) -> Result<(), Rejection> {
 /// Reads a header's value as it is meant.
 type Reader = fn(&HeaderValue) -> Option<Cow<'_, str>>;
 
+fn plain(value: &HeaderValue) -> Option<Cow<'_, str>> {
+    value.to_str().ok().map(Cow::Borrowed)
+}
+
+fn version_agrees(headers: &HeaderMap, claimed: &str) -> Result<(), Rejection> {
+    agrees(
+        headers,
+        &headers::PROTOCOL_VERSION,
+        "MCP-Protocol-Version",
+        plain,
+        Some(claimed),
+    )
+}
+
 /// The routing headers must say once what the body says. Which tool parameters are mirrored only
 /// the server knows; here they are not compared.
 fn routing_agrees(
@@ -163,14 +192,7 @@ fn routing_agrees(
     version: ProtocolVersion,
     method: &Method,
 ) -> Result<(), Rejection> {
-    let plain: Reader = |value| value.to_str().ok().map(Cow::Borrowed);
-    agrees(
-        headers,
-        &headers::PROTOCOL_VERSION,
-        "MCP-Protocol-Version",
-        plain,
-        Some(version.as_str()),
-    )?;
+    version_agrees(headers, version.as_str())?;
     agrees(
         headers,
         &headers::METHOD,

@@ -97,8 +97,23 @@ fn the_table_of_client_eras() {
         ),
         (
             &modern("tools/list", "2031-01-01", ""),
-            &[MODERN, LIST],
+            &[LIST],
             "400 -32022",
+        ),
+        (
+            &modern("tools/list", "2031-01-01", ""),
+            &[MODERN, LIST],
+            "400 -32020",
+        ),
+        (
+            &modern("tools/list", "2025-11-25", ""),
+            &[MODERN, LIST],
+            "400 -32020",
+        ),
+        (
+            &modern("tools/list", "2031-01-01", ""),
+            &[(VERSION, "2031-01-01"), (VERSION, "2031-01-01")],
+            "400 -32020",
         ),
     ] {
         assert_eq!(judge(body, fields), verdict, "{body} {fields:?}");
