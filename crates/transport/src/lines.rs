@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-pub(crate) use writer::{LineSender, LineWriter, writer};
+pub(crate) use writer::{LineSender, LineWriter, Mark, writer};
 
 /// Bytes of a bad line that a warning quotes.
 const EXCERPT: usize = 80;

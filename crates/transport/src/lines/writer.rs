@@ -158,6 +158,11 @@ impl Mark {
         self.0.load(Ordering::SeqCst) == WRITTEN
     }
 
+    /// Says that bytes may leave from now on, for what is no line.
+    pub(crate) fn set_written(&self) {
+        self.0.store(WRITTEN, Ordering::SeqCst);
+    }
+
     /// Takes the line back; false if it may have left already.
     pub(crate) fn withdraw(&self) -> bool {
         self.step(WAITING, WITHDRAWN) || self.step(QUEUED, WITHDRAWN)

@@ -1,0 +1,358 @@
+//! The tokio shell around the routing table: queues, wakers and the pipe's death.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use shadowcat_mcp::build;
+use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
+use shadowcat_mcp::message::{Kind, Message, RequestId};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::mailbox::Mailbox;
+use super::table::{Clients, Key, Route, Table};
+use super::waiting::{Pushed, Waiting};
+use crate::lines::Mark;
+use crate::metrics::{Metrics, Reason};
+use crate::upstream::{Incoming, Item, Source};
+
+/// How long one of many clients may stop the pipe that it shares before its exchange is given up.
+const SHARED_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Joins one pipe and the exchanges on it. A handle: clones are the same router.
+///
+/// The transport that owns the pipe
+/// 1. calls [`Router::begin`] for a request, writes the message that it gets back, and hands the
+///    [`Incoming`] on as `Reply::Pipe`;
+/// 2. reads messages and awaits [`Router::deliver`] for each, one after the other, which is what
+///    makes a slow exchange stop the pipe;
+/// 3. calls [`Router::end`] when the pipe is dead, which ends every waiting exchange at once.
+#[derive(Clone)]
+pub(crate) struct Router(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    metrics: Arc<Metrics>,
+    cancel: Box<dyn Fn(Message) + Send + Sync>,
+    /// Deliver without waiting for room.
+    hurry: CancellationToken,
+}
+
+struct State {
+    table: Table,
+    open: HashMap<Key, Open>,
+    waiting: Waiting,
+    standalone_reader: Option<Waker>,
+    /// The pipe is dead.
+    end: Option<Fault>,
+}
+
+/// An exchange that waits for its response.
+struct Open {
+    mailbox: Arc<Mailbox>,
+    mark: Mark,
+}
+
+/// A registered request; see [`Router::begin`].
+#[derive(Debug)]
+pub(crate) struct Begun {
+    /// The request as it must be written.
+    pub(crate) message: Message,
+    /// How far it has come: give it to the line writer, or call [`Mark::set_written`] before the
+    /// first byte leaves. Decides what the router says about an execution when the pipe dies.
+    pub(crate) mark: Mark,
+    /// What belongs to the request, its response last. Dropping it abandons the exchange.
+    pub(crate) incoming: Incoming,
+}
+
+impl Router {
+    /// A router without exchanges. `cancel` must write a `notifications/cancelled` without waiting;
+    /// it is called when one of [`Clients::Many`] abandons a request that was written (2026-07-28,
+    /// "Cancellation"). An abandoned request of [`Clients::One`] is merely no longer read.
+    pub(crate) fn new(
+        clients: Clients,
+        metrics: Arc<Metrics>,
+        cancel: impl Fn(Message) + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            state: Mutex::new(State {
+                table: Table::new(clients),
+                open: HashMap::new(),
+                waiting: Waiting::default(),
+                standalone_reader: None,
+                end: None,
+            }),
+            metrics,
+            cancel: Box::new(cancel),
+            hurry: CancellationToken::new(),
+        }))
+    }
+
+    /// Registers a request before it is written.
+    ///
+    /// # Errors
+    /// The pipe's death, with `executed: no`; or an id that is in use.
+    pub(crate) fn begin(&self, request: &Message) -> Result<Begun, Fault> {
+        let mut state = self.0.state.lock();
+        if let Some(fault) = &state.end {
+            return Err(with_executed(fault.clone(), Executed::No));
+        }
+        let (key, message) = state.table.begin(request).ok_or_else(|| {
+            Fault::new(Side::Client, FaultKind::DuplicateId, Executed::No)
+                .because("a request with this id is still open; use a new id")
+        })?;
+        let mailbox = Arc::new(Mailbox::default());
+        let mark = Mark::default();
+        let open = Open {
+            mailbox: Arc::clone(&mailbox),
+            mark: mark.clone(),
+        };
+        state.open.insert(key, open);
+        let incoming = Incoming::new(ReplySource {
+            router: self.clone(),
+            key,
+            mailbox,
+        });
+        Ok(Begun {
+            message,
+            mark,
+            incoming,
+        })
+    }
+
+    /// Takes one message of the server to where it belongs; waits while the exchange it belongs to
+    /// has no room. What it returns is to be written to the server: the error for a request that
+    /// nobody can be asked.
+    ///
+    /// Not cancel safe: a dropped future may take its message with it. To stop waiting, call
+    /// [`Router::hurry`].
+    pub(crate) async fn deliver(&self, message: Message) -> Option<Message> {
+        let (key, mailbox, message, last) = {
+            let mut state = self.0.state.lock();
+            match state.table.route(message) {
+                Route::Exchange { key, message, last } => {
+                    let open = state.open.get(&key).map(|open| Arc::clone(&open.mailbox));
+                    if last {
+                        state.open.remove(&key);
+                    }
+                    (key, open?, message, last)
+                }
+                Route::Standalone(message) => return self.wait_for_standalone(&mut state, message),
+                Route::Stray => {
+                    self.0.metrics.stray_responses.inc();
+                    debug!("dropped a response that answers no open request");
+                    return None;
+                }
+                Route::Nobody(message) => return self.nobody(&message),
+            }
+        };
+        if self.room(&mailbox).await {
+            mailbox.push(message, last);
+        } else {
+            self.give_up(key, &mailbox);
+        }
+        None
+    }
+
+    /// From now on nothing waits for room: the pipe is dead or about to be, and what is still in it
+    /// is little.
+    pub(crate) fn hurry(&self) {
+        self.0.hurry.cancel();
+    }
+
+    /// The pipe is dead: every waiting exchange ends with this fault after what it has got already,
+    /// and so does the standalone stream. Whether a request may have been executed is told by its
+    /// mark, not by `fault`. The first call counts.
+    pub(crate) fn end(&self, fault: Fault) {
+        let mut state = self.0.state.lock();
+        if state.end.is_some() {
+            return;
+        }
+        state.end = Some(fault.clone());
+        let open: Vec<_> = state.open.drain().collect();
+        for (key, _) in &open {
+            state.table.end(*key);
+        }
+        let reader = state.standalone_reader.take();
+        drop(state);
+        self.hurry();
+        for (_, Open { mailbox, mark }) in open {
+            // What could be taken back was not written.
+            let executed = if mark.withdraw() {
+                Executed::No
+            } else {
+                Executed::Unknown
+            };
+            mailbox.fail(with_executed(fault.clone(), executed));
+        }
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// The fault that the pipe died of.
+    pub(crate) fn ended(&self) -> Option<Fault> {
+        self.0.state.lock().end.clone()
+    }
+
+    /// What belongs to no request. For one reader; what comes before it exists waits, within bounds.
+    pub(crate) fn standalone(&self) -> Incoming {
+        Incoming::new(StandaloneSource {
+            router: self.clone(),
+            told: false,
+        })
+    }
+
+    /// See [`crate::upstream::Leg::set_standalone_open`].
+    pub(crate) fn set_standalone_open(&self, open: bool) {
+        self.0.state.lock().table.set_standalone_open(open);
+    }
+
+    /// Whether there is room now. One of many clients does not stop the others for long.
+    async fn room(&self, mailbox: &Mailbox) -> bool {
+        let clients = self.0.state.lock().table.clients();
+        let patience = async {
+            match clients {
+                Clients::One => std::future::pending().await,
+                Clients::Many => tokio::time::sleep(SHARED_PATIENCE).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = mailbox.room() => true,
+            () = self.0.hurry.cancelled() => true,
+            () = patience => false,
+        }
+    }
+
+    fn give_up(&self, key: Key, mailbox: &Mailbox) {
+        let fault = Fault::new(Side::Client, FaultKind::Overloaded, Executed::Unknown)
+            .because("the client did not read its answer, and others share the server's process");
+        mailbox.fail(fault);
+        warn!("gave up a request whose client does not read");
+        self.count_given_up("answer");
+        self.abandon(key);
+    }
+
+    fn wait_for_standalone(&self, state: &mut State, message: Message) -> Option<Message> {
+        match state.waiting.push(message) {
+            Pushed::Kept(given_up) => {
+                for rank in given_up {
+                    self.count_given_up(rank.as_str());
+                }
+                if let Some(reader) = state.standalone_reader.take() {
+                    reader.wake();
+                }
+                None
+            }
+            Pushed::Coalesced => {
+                self.0.metrics.coalesced.inc();
+                None
+            }
+            Pushed::Refused(request) => {
+                self.count_given_up("request");
+                let fault = Fault::new(Side::Client, FaultKind::Overloaded, Executed::No)
+                    .because("the client does not take the server's messages");
+                request.id().map(|id| fault.to_response(id))
+            }
+        }
+    }
+
+    fn nobody(&self, message: &Message) -> Option<Message> {
+        self.count_given_up("unaddressed");
+        debug!(method = ?message.method(), "dropped a message that names no open request");
+        let Kind::Request { id, .. } = message.kind() else {
+            return None;
+        };
+        let text = "clients of protocol version 2026-07-28 take no requests";
+        Some(build::error(Some(id), -32601, text, None))
+    }
+
+    fn count_given_up(&self, reason: &'static str) {
+        let reason = Reason::of(reason);
+        self.0
+            .metrics
+            .messages_given_up
+            .get_or_create(&reason)
+            .inc();
+    }
+
+    /// Nobody waits for this exchange any more.
+    fn abandon(&self, key: Key) {
+        let (open, cancelled) = {
+            let mut state = self.0.state.lock();
+            let Some(open) = state.open.remove(&key) else {
+                return;
+            };
+            let id = state.table.end(key);
+            (open, id.filter(|_| state.table.clients() == Clients::Many))
+        };
+        if let Some(id) = cancelled
+            && !open.mark.withdraw()
+        {
+            self.cancel(&id);
+        }
+    }
+
+    fn cancel(&self, id: &RequestId) {
+        (self.0.cancel)(build::cancelled(id, "the client no longer waits"));
+    }
+}
+
+fn with_executed(mut fault: Fault, executed: Executed) -> Fault {
+    fault.executed = executed;
+    fault
+}
+
+/// The messages of one exchange.
+struct ReplySource {
+    router: Router,
+    key: Key,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Source for ReplySource {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Item, Fault>>> {
+        self.mailbox.poll_next(cx)
+    }
+}
+
+impl Drop for ReplySource {
+    fn drop(&mut self) {
+        self.mailbox.close();
+        self.router.abandon(self.key);
+    }
+}
+
+/// The messages of no exchange.
+struct StandaloneSource {
+    router: Router,
+    /// The end has been told.
+    told: bool,
+}
+
+impl Source for StandaloneSource {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Item, Fault>>> {
+        let mut state = self.router.0.state.lock();
+        if let Some(message) = state.waiting.pop() {
+            return Poll::Ready(Some(Ok(Item::Message(message))));
+        }
+        match &state.end {
+            Some(_) if self.told => Poll::Ready(None),
+            Some(fault) => {
+                self.told = true;
+                Poll::Ready(Some(Err(fault.clone())))
+            }
+            None => {
+                state.standalone_reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

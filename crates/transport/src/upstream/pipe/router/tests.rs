@@ -1,0 +1,264 @@
+use bytes::Bytes;
+use shadowcat_mcp::method::Method;
+use tokio::time::{Instant, timeout};
+
+use super::*;
+
+const NOW: Duration = Duration::from_millis(1);
+
+fn message(json: &str) -> Message {
+    Message::parse(Bytes::copy_from_slice(json.as_bytes())).unwrap()
+}
+
+fn request(id: i64) -> Message {
+    message(&format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call"}}"#
+    ))
+}
+
+fn response(id: i64) -> Message {
+    build::result(&RequestId::Integer(id), "{}")
+}
+
+fn log(bytes: usize) -> Message {
+    let params = format!(r#"{{"data":"{}"}}"#, "x".repeat(bytes));
+    build::notification(&Method::LogMessage, Some(&params))
+}
+
+fn ask(id: i64) -> Message {
+    message(&format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"roots/list"}}"#
+    ))
+}
+
+/// A router, and what it wrote as cancels.
+fn router(clients: Clients) -> (Router, Arc<Mutex<Vec<Message>>>) {
+    let cancels = Arc::<Mutex<Vec<Message>>>::default();
+    let written = Arc::clone(&cancels);
+    let router = Router::new(clients, Arc::default(), move |message| {
+        written.lock().push(message);
+    });
+    (router, cancels)
+}
+
+fn died() -> Fault {
+    Fault::new(Side::Upstream, FaultKind::ChildExited, Executed::No).because("exit status: 1")
+}
+
+async fn next(incoming: &mut Incoming) -> Message {
+    match timeout(NOW, incoming.next()).await.unwrap() {
+        Some(Ok(Item::Message(message))) => message,
+        other => panic!("no message: {other:?}"),
+    }
+}
+
+async fn fault(incoming: &mut Incoming) -> Fault {
+    match timeout(NOW, incoming.next()).await.unwrap() {
+        Some(Err(fault)) => fault,
+        other => panic!("no fault: {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exchange_gets_its_messages_and_ends_with_its_response() {
+    let (router, _) = router(Clients::One);
+    let mut exchange = router.begin(&request(1)).unwrap();
+    assert_eq!(exchange.message, request(1));
+    assert_eq!(
+        router.begin(&request(1)).unwrap_err().kind,
+        FaultKind::DuplicateId
+    );
+    let reading = tokio::spawn(async move {
+        let first = next(&mut exchange.incoming).await;
+        let second = next(&mut exchange.incoming).await;
+        assert!(exchange.incoming.next().await.is_none());
+        assert!(exchange.incoming.next().await.is_none());
+        (first, second)
+    });
+    tokio::task::yield_now().await;
+    for message in [log(1), response(1), response(1)] {
+        assert_eq!(router.deliver(message).await, None);
+    }
+    assert_eq!(reading.await.unwrap(), (log(1), response(1)));
+    assert_eq!(router.0.metrics.stray_responses.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_exchange_stops_the_pipe_until_it_is_read() {
+    let (router, _) = router(Clients::One);
+    let mut exchange = router.begin(&request(1)).unwrap();
+    let mut delivered = 0;
+    while timeout(NOW, router.deliver(log(1000))).await.is_ok() {
+        delivered += 1;
+    }
+    assert!((55..70).contains(&delivered), "{delivered}");
+    // The one that waited was dropped with its future, as the docs say.
+    for _ in 0..delivered {
+        let waiting = router.deliver(log(1));
+        let reading = next(&mut exchange.incoming);
+        let (_, read) = tokio::join!(waiting, reading);
+        assert!(read.raw().len() > 1000);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_goes_away_stops_nothing() {
+    let (router, cancels) = router(Clients::One);
+    let exchange = router.begin(&request(1)).unwrap();
+    while timeout(NOW, router.deliver(log(10_000))).await.is_ok() {}
+    let waiting = tokio::spawn({
+        let router = router.clone();
+        async move { router.deliver(log(10_000)).await }
+    });
+    tokio::task::yield_now().await;
+    drop(exchange);
+    timeout(NOW, waiting).await.unwrap().unwrap();
+    router.deliver(response(1)).await;
+    assert_eq!(router.0.metrics.stray_responses.get(), 1);
+    assert!(cancels.lock().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn death_answers_everybody_at_once_and_says_what_may_have_been_executed() {
+    let (router, _) = router(Clients::One);
+    let mut waiting = router.begin(&request(1)).unwrap();
+    let mut written = router.begin(&request(2)).unwrap();
+    let mut answered = router.begin(&request(3)).unwrap();
+    written.mark.set_written();
+    router.deliver(response(3)).await;
+    let mut standalone = router.standalone();
+    let reading = tokio::spawn(async move {
+        let told = fault(&mut standalone).await;
+        assert!(standalone.next().await.is_none());
+        told
+    });
+    tokio::task::yield_now().await;
+    router.end(died());
+    router.end(Fault::new(
+        Side::Shadowcat,
+        FaultKind::SessionEnded,
+        Executed::No,
+    ));
+    assert_eq!(fault(&mut waiting.incoming).await, died());
+    assert_eq!(
+        fault(&mut written.incoming).await,
+        with_executed(died(), Executed::Unknown)
+    );
+    assert!(written.incoming.next().await.is_none());
+    assert_eq!(next(&mut answered.incoming).await, response(3));
+    assert_eq!(reading.await.unwrap(), died());
+    assert_eq!(router.begin(&request(4)).unwrap_err(), died());
+    assert_eq!(router.ended(), Some(died()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_in_a_dying_pipe_is_not_held_up() {
+    let (router, _) = router(Clients::One);
+    let mut exchange = router.begin(&request(1)).unwrap();
+    let delivering = tokio::spawn({
+        let router = router.clone();
+        async move {
+            for _ in 0..10 {
+                router.deliver(log(60_000)).await;
+            }
+            router.deliver(response(1)).await;
+        }
+    });
+    tokio::task::yield_now().await;
+    assert!(!delivering.is_finished());
+    router.hurry();
+    timeout(NOW, delivering).await.unwrap().unwrap();
+    for _ in 0..10 {
+        assert_eq!(next(&mut exchange.incoming).await, log(60_000));
+    }
+    assert_eq!(next(&mut exchange.incoming).await, response(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_standalone_queue_never_stops_the_pipe() {
+    let (router, _) = router(Clients::One);
+    let change = build::notification(&Method::ToolsListChanged, None);
+    for _ in 0..2 {
+        router.deliver(change.clone()).await;
+    }
+    for _ in 0..2000 {
+        timeout(NOW, router.deliver(log(10))).await.unwrap();
+    }
+    let metrics = &router.0.metrics;
+    let given_up = |reason| {
+        let reason = Reason::of(reason);
+        metrics.messages_given_up.get_or_create(&reason).get()
+    };
+    assert_eq!((metrics.coalesced.get(), given_up("log")), (1, 977));
+    let mut refused = None;
+    for id in 0..1100 {
+        refused = refused.or(router.deliver(ask(id)).await);
+    }
+    let refused = refused.unwrap();
+    assert!(matches!(
+        refused.kind(),
+        Kind::Error {
+            id: Some(RequestId::Integer(1023))
+        }
+    ));
+    assert_eq!(shadowcat_mcp::inspect::error_code(&refused), Some(-32603));
+    assert_eq!(given_up("request"), 77);
+    let mut standalone = router.standalone();
+    assert_eq!(next(&mut standalone).await, change);
+    assert_eq!(next(&mut standalone).await, ask(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_standalone_reader_is_woken() {
+    let (router, _) = router(Clients::One);
+    let mut standalone = router.standalone();
+    let reading = tokio::spawn(async move { next(&mut standalone).await });
+    tokio::task::yield_now().await;
+    router.deliver(log(1)).await;
+    assert_eq!(reading.await.unwrap(), log(1));
+    router.set_standalone_open(true);
+    let _one = router.begin(&request(1)).unwrap();
+    let _two = router.begin(&request(2)).unwrap();
+    router.deliver(log(2)).await;
+    assert_eq!(next(&mut router.standalone()).await, log(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_modern_client_that_goes_away_cancels_what_was_written() {
+    let (router, cancels) = router(Clients::Many);
+    let unwritten = router.begin(&request(7)).unwrap();
+    let written = router.begin(&request(7)).unwrap();
+    let mut done = router.begin(&request(7)).unwrap();
+    written.mark.set_written();
+    done.mark.set_written();
+    router.deliver(response(3)).await;
+    assert_eq!(next(&mut done.incoming).await, response(7));
+    drop((unwritten, written, done));
+    let cancelled = cancels.lock().clone();
+    assert_eq!(cancelled.len(), 1);
+    let id = shadowcat_mcp::inspect::cancelled_id(&cancelled[0]);
+    assert_eq!(id, Some(RequestId::Integer(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_many_slow_clients_is_given_up() {
+    let (router, cancels) = router(Clients::Many);
+    let mut slow = router.begin(&request(1)).unwrap();
+    slow.mark.set_written();
+    let started = Instant::now();
+    while router.0.state.lock().open.len() == 1 {
+        router.deliver(log(10_000)).await;
+    }
+    assert_eq!(started.elapsed(), SHARED_PATIENCE);
+    assert_eq!(cancels.lock().len(), 1);
+    let last = loop {
+        match slow.incoming.next().await.unwrap() {
+            Ok(_) => {}
+            Err(fault) => break fault,
+        }
+    };
+    assert_eq!(last.kind, FaultKind::Overloaded);
+    assert_eq!(router.deliver(log(1)).await, None);
+    let answer = router.deliver(ask(5)).await.unwrap();
+    assert_eq!(shadowcat_mcp::inspect::error_code(&answer), Some(-32601));
+}
