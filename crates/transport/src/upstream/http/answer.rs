@@ -37,6 +37,19 @@ pub(crate) struct Refusal {
     pub(crate) about_session: bool,
 }
 
+impl Refusal {
+    /// What it means to a message that was sent in a session of the server's (`known`) or in none.
+    pub(crate) fn into_fault(self, known: bool) -> Fault {
+        let status = self.status;
+        match status {
+            StatusCode::NOT_FOUND if known => faults::session_lost(status),
+            StatusCode::BAD_REQUEST if known && self.about_session => faults::session_lost(status),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => faults::unauthorized(status),
+            _ => faults::status(status, self.error),
+        }
+    }
+}
+
 /// Reads the answer to the request `id`.
 pub(crate) async fn read(
     shared: &Shared,

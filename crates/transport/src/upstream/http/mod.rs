@@ -19,6 +19,7 @@ mod dial;
 mod events;
 mod faults;
 mod modern;
+mod one_way;
 mod permits;
 mod post;
 mod reply;

@@ -9,9 +9,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request};
 use parking_lot::RwLock;
-use shadowcat_mcp::fault::{Fault, FaultKind};
+use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::headers::{self, UpstreamSessionId};
 use shadowcat_mcp::message::{Kind, Message};
 use shadowcat_mcp::method::Method;
@@ -23,14 +23,11 @@ use super::answer::{self, Answer, Refusal};
 use super::client::RequestBody;
 use super::post::{Post, post};
 use super::reply::ReplySource;
-use super::{Shared, add_missing, body, faults, standalone};
+use super::{Shared, add_missing, body, faults, one_way, standalone};
 use crate::upstream::{BoxFuture, Dispatched, Incoming, Leg, Reply, RequestContext, SendContext};
 
 /// How long the DELETE that ends a session may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// How often a response is sent at most.
-const MAX_RESPONSE_TRIES: u32 = 10;
 
 /// See the [module](self).
 pub(crate) struct SessionLeg(Arc<Session>);
@@ -51,6 +48,15 @@ impl SessionLeg {
             id: OnceLock::new(),
             shared,
         }))
+    }
+
+    /// As [`Leg::request`], but a refusal is for the caller to judge.
+    pub(crate) async fn ask(
+        &self,
+        message: Message,
+        context: RequestContext,
+    ) -> Result<Asked, Fault> {
+        Arc::clone(&self.0).ask(message, context).await
     }
 }
 
@@ -95,19 +101,39 @@ impl Leg for SessionLeg {
     }
 }
 
+/// What became of a request.
+pub(crate) enum Asked {
+    /// The answer, or the beginning of it.
+    Reply(Reply),
+    /// A status that means failure.
+    Refused(Refusal),
+}
+
 impl Session {
     async fn request(
         self: Arc<Self>,
         message: Message,
         context: RequestContext,
     ) -> Result<Reply, Fault> {
+        let known = self.id.get().is_some();
+        match self.ask(message, context).await? {
+            Asked::Reply(reply) => Ok(reply),
+            Asked::Refused(refusal) => Err(refusal.into_fault(known)),
+        }
+    }
+
+    /// Sends a request; a refusal is for the caller to judge.
+    pub(crate) async fn ask(
+        self: Arc<Self>,
+        message: Message,
+        context: RequestContext,
+    ) -> Result<Asked, Fault> {
         let Kind::Request { id, method } = message.kind() else {
             return Err(faults::not_a_request());
         };
         let shared = &*self.shared;
         let permit = shared.connections.exchange().await;
         let permit = permit.ok_or_else(faults::overloaded)?;
-        let known = self.id.get().is_some();
         let response = self.post(
             &message,
             &context.headers,
@@ -127,12 +153,12 @@ impl Session {
                 if let (Some(adoption), Reply::Json { message, .. }) = (adoption, &reply) {
                     adoption.settle(message);
                 }
-                Ok(reply)
+                Ok(Asked::Reply(reply))
             }
             Answer::Events(response) => {
                 let (head, body) = response.into_parts();
                 let shared = Arc::clone(&self.shared);
-                Ok(Reply::Stream {
+                Ok(Asked::Reply(Reply::Stream {
                     headers: headers::to_client(&head.headers, shared.config.forward_auth),
                     incoming: Incoming::new(ReplySource::new(
                         shared,
@@ -141,44 +167,16 @@ impl Session {
                         body,
                         permit,
                     )),
-                })
+                }))
             }
-            Answer::Refused(refusal) => Err(self.refused(refusal, known)),
+            Answer::Refused(refusal) => Ok(Asked::Refused(refusal)),
         }
     }
 
-    /// Sends a notification once, a response until it is accepted.
     async fn send(&self, message: Message, context: SendContext) -> Result<(), Fault> {
-        for attempt in 1.. {
-            let (fault, status) = match self.send_once(&message, &context).await {
-                Ok(()) => break,
-                Err(failure) => failure,
-            };
-            let again = message.is_response() && may_repeat_response(&fault, status);
-            if !again || attempt >= MAX_RESPONSE_TRIES {
-                return Err(fault);
-            }
-            debug!(%fault, attempt, "a response was not accepted, sending it again");
-            tokio::time::sleep(self.shared.backoff(attempt)).await;
-        }
-        Ok(())
-    }
-
-    async fn send_once(
-        &self,
-        message: &Message,
-        context: &SendContext,
-    ) -> Result<(), (Fault, Option<StatusCode>)> {
+        let post = || self.post(&message, &context.headers, None, Dispatched::default());
         let known = self.id.get().is_some();
-        let sending = self.post(message, &context.headers, None, Dispatched::default());
-        let response = sending.await.map_err(|fault| (fault, None))?;
-        let status = response.status();
-        if status.is_success() {
-            body::discard(response.into_body()).await;
-            return Ok(());
-        }
-        let refusal = answer::refusal(&self.shared, response).await;
-        Err((self.refused(refusal, known), Some(status)))
+        one_way::send(&self.shared, &message, known, post).await
     }
 
     async fn post(
@@ -209,22 +207,6 @@ impl Session {
         headers.remove(CONTENT_TYPE);
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         headers
-    }
-
-    /// What a refusal means to a request that was sent with a session id (`known`) or without.
-    pub(crate) fn refused(&self, refusal: Refusal, known: bool) -> Fault {
-        let Refusal {
-            status,
-            error,
-            about_session,
-            ..
-        } = refusal;
-        match status {
-            StatusCode::NOT_FOUND if known => faults::session_lost(status),
-            StatusCode::BAD_REQUEST if known && about_session => faults::session_lost(status),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => faults::unauthorized(status),
-            _ => faults::status(status, error),
-        }
     }
 
     async fn close(&self) {
@@ -264,18 +246,5 @@ impl Adoption {
             id.set_sensitive(true);
             self.session.headers.write().insert(headers::SESSION_ID, id);
         }
-    }
-}
-
-/// Whether sending a response once more may help: its way was interrupted, or the server is in
-/// trouble. What a server refuses for good it refuses again.
-fn may_repeat_response(fault: &Fault, status: Option<StatusCode>) -> bool {
-    match status {
-        Some(status) => {
-            status.is_server_error()
-                || status == StatusCode::REQUEST_TIMEOUT
-                || status == StatusCode::TOO_EARLY
-        }
-        None => fault.kind == FaultKind::ConnectionLost,
     }
 }
