@@ -7,7 +7,9 @@
     reason = "a test's helpers may fail it"
 )]
 
+mod fallback;
 mod json;
+mod legacy_sse;
 mod modern;
 mod retries;
 mod server;

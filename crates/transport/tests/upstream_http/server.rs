@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use shadowcat_transport::upstream::BoxFuture;
 use shadowcat_transport::upstream::http::{Dial, DialError, Wire};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, Sleep};
 
 /// One request as the server saw it.
@@ -162,6 +163,8 @@ pub(crate) enum Step {
     Abort,
     /// Nothing comes any more, and the connection stays.
     Hang,
+    /// What is sent here, until the sender is gone.
+    Feed(UnboundedReceiver<Step>),
 }
 
 /// A body that follows its steps, then ends.
@@ -200,6 +203,15 @@ impl Body for Script {
                 Some(Step::Hang) => {
                     self.steps.push_front(Step::Hang);
                     return Poll::Pending;
+                }
+                Some(Step::Feed(mut feed)) => {
+                    let fed = feed.poll_recv(cx);
+                    if !matches!(fed, Poll::Ready(None)) {
+                        self.steps.push_front(Step::Feed(feed));
+                    }
+                    if let Some(step) = std::task::ready!(fed) {
+                        self.steps.push_front(step);
+                    }
                 }
             }
         }

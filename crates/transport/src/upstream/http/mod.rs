@@ -4,12 +4,14 @@
 //! - [`dial`](Dial) makes connections, and is what a simulation replaces;
 //! - one POST goes through `post` (redirects, the second tries that are always safe) and `answer`
 //!   (what the response head means);
-//! - a leg per session (`session`) keeps the server's session id and version.
+//! - a leg per session (`auto`) finds out which transport the server speaks, and is then one of
+//!   Streamable HTTP (`session`) or of HTTP+SSE (`legacy_sse`).
 //!
 //! MCP specification: "Transports, Streamable HTTP" (2025-03-26 to 2026-07-28) and "Transports,
 //! HTTP with SSE" (2024-11-05).
 
 mod answer;
+mod auto;
 mod body;
 mod budget;
 mod client;
@@ -18,6 +20,7 @@ mod counters;
 mod dial;
 mod events;
 mod faults;
+mod legacy_sse;
 mod modern;
 mod one_way;
 mod permits;
@@ -37,6 +40,7 @@ use shadowcat_mcp::version::Era;
 
 use super::{BoxFuture, Leg, Upstream};
 use crate::metrics::Metrics;
+use auto::{AutoLeg, KnownTransport};
 use budget::ReadBudget;
 use client::Client;
 pub use config::{HttpUpstreamConfig, Random, system_random};
@@ -44,7 +48,6 @@ use counters::Counters;
 pub use dial::{CONNECT_TIMEOUT, Dial, DialError, NetDial, Wire};
 use modern::ModernLeg;
 use permits::Connections;
-use session::SessionLeg;
 pub use target::UrlError;
 
 /// A server reached over HTTP.
@@ -63,6 +66,7 @@ pub(crate) struct Shared {
     budget: ReadBudget,
     random: Random,
     counters: Counters,
+    transport: KnownTransport,
     /// What every POST carries.
     post_headers: HeaderMap,
 }
@@ -98,6 +102,7 @@ impl HttpUpstream {
                 budget: ReadBudget::new(config.max_message_size),
                 random,
                 counters: Counters::new(metrics),
+                transport: KnownTransport::default(),
                 post_headers,
                 config,
             }),
@@ -109,7 +114,7 @@ impl Upstream for HttpUpstream {
     fn leg(&self, era: Era) -> Arc<dyn Leg> {
         let shared = Arc::clone(&self.shared);
         match era {
-            Era::Legacy => Arc::new(SessionLeg::new(shared)),
+            Era::Legacy => Arc::new(AutoLeg::new(shared)),
             Era::Modern => Arc::new(ModernLeg::new(shared)),
         }
     }

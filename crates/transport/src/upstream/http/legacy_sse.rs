@@ -1,0 +1,253 @@
+//! The leg of a session over HTTP+SSE (2024-11-05): one event stream that brings everything, and a
+//! POST per message of the client.
+//!
+//! The stream is the session. It cannot be resumed: when it ends, what is in flight fails at once
+//! and the leg is over ([`FaultKind::SessionLost`]); the pipeline makes a new one, with a new
+//! stream. The stream stands for as long as the session, so it holds one of the permits for
+//! standing streams; POSTs need none, for they are answered without a stream.
+//!
+//! MCP specification 2024-11-05, "Transports, HTTP with SSE".
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Response, Uri};
+use hyper::body::Incoming as Body;
+use parking_lot::RwLock;
+use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
+use shadowcat_mcp::headers;
+use shadowcat_mcp::message::{Message, Payload};
+use shadowcat_mcp::method::Method;
+use shadowcat_mcp::version::ProtocolVersion;
+use shadowcat_sse::Item as EventItem;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, info};
+
+use super::events::{EventBody, EventError, Reader};
+use super::one_way::{self, NotAccepted};
+use super::permits::Permit;
+use super::post::{Post, post};
+use super::{Shared, add_missing, faults};
+use crate::upstream::pipe::{Clients, Router};
+use crate::upstream::{BoxFuture, Dispatched, Incoming, Leg, Reply, RequestContext, SendContext};
+
+mod exchange;
+mod opening;
+
+use exchange::Exchange;
+pub(crate) use opening::{NotOpened, Opened, open};
+
+/// See the [module](self).
+pub(crate) struct LegacySseLeg {
+    link: Arc<Link>,
+    /// Ends the stream with the leg.
+    _alive: DropGuard,
+}
+
+/// What the requests of one leg share.
+struct Link {
+    shared: Arc<Shared>,
+    /// Where messages go.
+    endpoint: Uri,
+    /// The headers of the next POST.
+    headers: RwLock<HeaderMap>,
+    router: Router,
+    closed: CancellationToken,
+}
+
+impl LegacySseLeg {
+    /// A leg on an open stream, which is read from now on.
+    pub(crate) fn new(shared: Arc<Shared>, opened: Opened) -> Self {
+        let Opened {
+            endpoint,
+            body,
+            permit,
+        } = opened;
+        let closed = CancellationToken::new();
+        let link = Arc::new(Link {
+            headers: RwLock::new(shared.post_headers.clone()),
+            router: Router::new(Clients::One, Arc::clone(&shared.counters.metrics), |_| {}),
+            closed: closed.clone(),
+            endpoint,
+            shared,
+        });
+        tokio::spawn(Arc::clone(&link).read(body, permit));
+        Self {
+            link,
+            _alive: closed.drop_guard(),
+        }
+    }
+}
+
+impl Leg for LegacySseLeg {
+    fn request(
+        &self,
+        message: Message,
+        context: RequestContext,
+    ) -> BoxFuture<Result<Reply, Fault>> {
+        let link = Arc::clone(&self.link);
+        Box::pin(async move { link.request(&message, context) })
+    }
+
+    fn send(&self, message: Message, context: SendContext) -> BoxFuture<Result<(), Fault>> {
+        let link = Arc::clone(&self.link);
+        Box::pin(async move {
+            let post = || link.post(&message, &context.headers, None, Dispatched::default());
+            let sending = one_way::send(&link.shared, &message, true, post);
+            tokio::select! {
+                sent = sending => sent,
+                () = link.closed.cancelled() => Err(stream_lost(CLOSED)),
+            }
+        })
+    }
+
+    fn negotiated(&self, version: ProtocolVersion) {
+        if version.has_version_header() {
+            let value = HeaderValue::from_static(version.as_str());
+            let mut headers = self.link.headers.write();
+            headers.insert(headers::PROTOCOL_VERSION, value);
+        }
+    }
+
+    fn standalone(&self) -> BoxFuture<Option<Incoming>> {
+        let link = Arc::clone(&self.link);
+        Box::pin(async move { Some(link.router.standalone()) })
+    }
+
+    fn has_response_heads(&self) -> bool {
+        false
+    }
+
+    fn set_standalone_open(&self, open: bool) {
+        self.link.router.set_standalone_open(open);
+    }
+
+    fn close(&self) -> BoxFuture<()> {
+        self.link.closed.cancel();
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl Link {
+    fn request(
+        self: Arc<Self>,
+        message: &Message,
+        mut context: RequestContext,
+    ) -> Result<Reply, Fault> {
+        let begun = self.router.begin(message)?;
+        // Whether the POST has left is for the exchange to know.
+        begun.mark.set_written();
+        // In the handshake there is no session yet that could be lost.
+        let known = message.method() != Some(&Method::Initialize);
+        let (dispatched, left) = Dispatched::new();
+        let dispatched = std::mem::replace(&mut context.dispatched, dispatched);
+        let posting = Box::pin(self.post_request(begun.message, context, known));
+        let exchange = Exchange::new(posting, left, dispatched, begun.incoming);
+        Ok(Reply::Pipe(Incoming::new(exchange)))
+    }
+
+    async fn post_request(
+        self: Arc<Self>,
+        message: Message,
+        context: RequestContext,
+        known: bool,
+    ) -> Result<(), Fault> {
+        let RequestContext {
+            headers,
+            deadline,
+            dispatched,
+        } = context;
+        let posted = self.post(&message, &headers, deadline, dispatched).await;
+        match one_way::once(&self.shared, posted).await {
+            Ok(()) => Ok(()),
+            Err(NotAccepted::Failed(fault)) => Err(fault),
+            Err(NotAccepted::Refused(refusal)) => Err(refusal.into_fault(known)),
+        }
+    }
+
+    async fn post(
+        &self,
+        message: &Message,
+        extra: &HeaderMap,
+        deadline: Option<tokio::time::Instant>,
+        dispatched: Dispatched,
+    ) -> Result<Response<Body>, Fault> {
+        let what = Post {
+            url: &self.endpoint,
+            body: message.raw(),
+            deadline,
+            dispatched,
+        };
+        let headers = || {
+            let mut headers = self.headers.read().clone();
+            add_missing(&mut headers, extra);
+            headers
+        };
+        post(&self.shared, what, headers).await
+    }
+
+    /// Reads the stream until it ends, which is the end of the session.
+    async fn read(self: Arc<Self>, body: EventBody, permit: Permit) {
+        let cause = tokio::select! {
+            cause = self.relay(body) => cause,
+            () = self.closed.cancelled() => CLOSED.to_owned(),
+        };
+        drop(permit);
+        info!(server = %self.shared.name, cause, "the event stream of an HTTP+SSE session ended");
+        self.closed.cancel();
+        self.router.end(stream_lost(&cause));
+    }
+
+    /// Hands the stream's messages to the router; returns why there are no more.
+    async fn relay(&self, mut body: EventBody) -> String {
+        let mut reader = Reader::default();
+        loop {
+            let event = match poll_fn(|cx| body.poll_item(cx)).await {
+                Some(Ok(EventItem::Event(event))) => event,
+                Some(Ok(EventItem::Comment | EventItem::IdOnly(_) | EventItem::Retry(_))) => {
+                    continue;
+                }
+                Some(Err(EventError::Broken(cause))) => return cause,
+                Some(Err(EventError::NoMemory)) => return faults::no_memory().detail,
+                Some(Err(EventError::Limit(limit))) => return limit.to_string(),
+                None => return "the server closed it".to_owned(),
+            };
+            match reader.read(event, &self.shared) {
+                None => {}
+                Some(Payload::Single(message)) => self.deliver(message).await,
+                Some(Payload::Batch(messages)) => {
+                    for message in messages {
+                        self.deliver(message).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn deliver(&self, message: Message) {
+        let Some(answer) = self.router.deliver(message).await else {
+            return;
+        };
+        let none = HeaderMap::new();
+        let posting = async {
+            let posted = self.post(&answer, &none, None, Dispatched::default());
+            one_way::once(&self.shared, posted.await).await
+        };
+        if !matches!(timeout(ANSWER_TIMEOUT, posting).await, Ok(Ok(()))) {
+            debug!(server = %self.shared.name, "the server did not take the answer to its request");
+        }
+    }
+}
+
+/// How long the server may take to accept an answer of ours.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+const CLOSED: &str = "it was closed";
+
+/// The stream is gone, and the session with it.
+fn stream_lost(cause: &str) -> Fault {
+    Fault::new(Side::Upstream, FaultKind::SessionLost, Executed::Unknown)
+        .because(format!("the server's event stream ended: {cause}"))
+}
