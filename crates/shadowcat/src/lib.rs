@@ -7,6 +7,7 @@
 
 mod admin;
 mod assembly;
+mod builtin;
 pub mod child;
 pub mod cli;
 mod commands;
@@ -42,7 +43,7 @@ pub fn main() -> ExitCode {
     if let Some(exit) = child::run_if_asked(&arguments) {
         return exit;
     }
-    match run(arguments) {
+    match builtin::run_if_asked(&arguments).unwrap_or_else(|| run(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report();
