@@ -1,0 +1,1 @@
+"""What the end-to-end stage is built from: its tools, its processes, its reports. Standard library only."""
