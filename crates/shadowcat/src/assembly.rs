@@ -15,12 +15,14 @@ use shadowcat_transport::upstream::Upstream;
 use shadowcat_transport::upstream::http::{
     HttpUpstream, HttpUpstreamConfig, NetDial, system_random,
 };
+use shadowcat_transport::upstream::stdio::{Launcher, StdioConfig, StdioUpstream};
 
 use crate::cli::Proxy;
 use crate::cli::options::{AccessOptions, ProxyOptions};
 use crate::cli::server::Server;
 use crate::cli::values::SessionLoss;
 use crate::failure::Failure;
+use crate::{child, open_files};
 
 /// The pipeline between any client edge and the server of the command line.
 ///
@@ -123,6 +125,20 @@ fn upstream(proxy: &Proxy, metrics: Arc<Metrics>) -> Result<Arc<dyn Upstream>, F
                 .map_err(|error| Failure::Usage(error.to_string()))?;
             Ok(Arc::new(upstream))
         }
-        Server::Command(_) => Err(Failure::Runtime("commands are not supported yet".into())),
+        Server::Command(command) => {
+            let config = StdioConfig {
+                program: command.program.clone(),
+                arguments: command.arguments.clone(),
+                environment: command.environment.clone(),
+                directory: command.directory.clone(),
+                launcher: Launcher {
+                    words: child::launcher(open_files::inherited()),
+                    complaint: child::COMPLAINT,
+                },
+                max_children: limits.max_children,
+                max_message_size: limits.max_message_size,
+            };
+            Ok(Arc::new(StdioUpstream::new(config, metrics)))
+        }
     }
 }

@@ -5,10 +5,26 @@
 //! privileges. Children get the old one back ([`crate::child`]): a program that uses `select(2)`
 //! breaks on descriptors beyond 1023, which is why the soft limit is low in the first place.
 
-/// Raises the soft limit to the hard one. Returns the soft limit before, if it was raised; failing
-/// to raise it is no reason not to start.
+use std::sync::OnceLock;
+
+/// The soft limit before it was raised.
+static INHERITED: OnceLock<u64> = OnceLock::new();
+
+/// The soft limit that this process was started with, if it has been raised since.
+pub(crate) fn inherited() -> Option<u64> {
+    INHERITED.get().copied()
+}
+
+/// Raises the soft limit to the hard one; failing to is no reason not to start.
+pub(crate) fn raise() {
+    if let Some(before) = raise_soft_limit() {
+        let _ = INHERITED.set(before);
+    }
+}
+
+/// Returns the soft limit before, if it was raised.
 #[cfg(unix)]
-pub(crate) fn raise() -> Option<u64> {
+fn raise_soft_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let before = current?;
@@ -24,7 +40,7 @@ pub(crate) fn raise() -> Option<u64> {
 
 /// There is no such limit here.
 #[cfg(not(unix))]
-pub(crate) fn raise() -> Option<u64> {
+fn raise_soft_limit() -> Option<u64> {
     None
 }
 

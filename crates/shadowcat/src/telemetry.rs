@@ -54,8 +54,9 @@ pub(crate) fn start(options: &LogOptions, level_given: bool) -> Result<(), Failu
 fn directives(level: LogLevel) -> &'static str {
     match level {
         LogLevel::Off => "off",
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
+        // What a server writes to stderr passes at every level but off: its words are not ours.
+        LogLevel::Error => "error,shadowcat::server=info",
+        LogLevel::Warn => "warn,shadowcat::server=info",
         LogLevel::Info => "warn,shadowcat=info",
         LogLevel::Debug => "warn,shadowcat=debug",
         LogLevel::Trace => "warn,shadowcat=trace",

@@ -1,6 +1,5 @@
 //! Bounded lines of a pipe: what both stdio edges read, and what they write.
 
-#[allow(dead_code, reason = "the upstream pipe, which needs the rest, follows")]
 mod writer;
 
 use std::io;

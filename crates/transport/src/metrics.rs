@@ -143,6 +143,10 @@ metrics! {
     children: Gauge = "children", Gauge::default();
     /// Child processes started.
     child_starts: Counter = "child_starts", Counter::default();
+    /// Child processes started after one had ended by itself.
+    child_restarts: Counter = "child_restarts", Counter::default();
+    /// Child processes that ended, by cause; `stopped` is our own doing.
+    child_exits: Family<Reason, Counter> = "child_exits", Family::default();
     /// Child processes that ended by themselves.
     child_crashes: Counter = "child_crashes", Counter::default();
     /// Upstream event streams opened.

@@ -11,12 +11,8 @@
 //! client is the pipeline's decision.
 
 pub mod http;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "its users, stdio and HTTP+SSE, follow"
-)]
 mod pipe;
+pub mod stdio;
 
 use std::future::Future;
 use std::pin::Pin;

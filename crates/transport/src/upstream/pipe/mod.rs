@@ -18,5 +18,5 @@ mod router;
 mod table;
 mod waiting;
 
-pub(crate) use router::{Begun, Router};
+pub(crate) use router::Router;
 pub(crate) use table::Clients;

@@ -103,10 +103,6 @@ impl Waiting {
         self.remove(0)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-    }
-
     fn has_room_for(&self, message: &Message) -> bool {
         self.messages.is_empty()
             || (self.messages.len() < MAX_MESSAGES && self.bytes + message.raw().len() <= MAX_BYTES)
@@ -209,7 +205,7 @@ mod tests {
         let left = drained(&mut waiting);
         assert_eq!(left.len(), MAX_MESSAGES);
         assert_eq!(left.last(), Some(&change));
-        assert!(waiting.is_empty() && waiting.bytes == 0);
+        assert!(waiting.messages.is_empty() && waiting.bytes == 0);
     }
 
     #[test]

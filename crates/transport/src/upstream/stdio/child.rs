@@ -1,0 +1,353 @@
+//! One running process: what goes in and out, how its death is noticed, how it is ended.
+//!
+//! A task of its own owns the process ([`Life`]). Death is noticed by whichever comes first: the
+//! process's exit (even while a descendant holds its pipes open), the end of its stdout, or a
+//! stdin that takes nothing any more. Everybody who waits is answered at once; then what is left
+//! of the process group is ended.
+
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use shadowcat_mcp::fault::Fault;
+use shadowcat_mcp::message::Message;
+use tokio::io::AsyncRead;
+use tokio::process;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, info, warn};
+
+use super::Shared;
+use super::faults::{self, Death};
+use super::group::{Ask, Group};
+use super::output;
+use super::spawn::spawn;
+use crate::lines::{self, LineSender, LineWriter};
+use crate::metrics::{ByteLabels, Metrics, Reason};
+use crate::upstream::pipe::{Clients, Router};
+use crate::upstream::{Incoming, Reply, RequestContext};
+
+/// How long a process that closed a pipe may take to exit, so that the error can say how.
+const LAST_WORDS: Duration = Duration::from_millis(400);
+/// How long what is left in the pipe of a dead process may take. A descendant may hold it open.
+const REST: Duration = Duration::from_millis(250);
+/// How long a process that is to end may take nothing of what still waits for it.
+const FINISH_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a group may take to end after its stdin was closed, after SIGTERM, and after SIGKILL.
+const GRACE: [(Option<Ask>, Duration); 3] = [
+    (None, Duration::from_secs(2)),
+    (Some(Ask::Terminate), Duration::from_secs(2)),
+    (Some(Ask::Kill), Duration::from_secs(1)),
+];
+/// Exit statuses by which a launcher says that it could not run the command.
+const LAUNCHER_STATUSES: [i32; 2] = [126, 127];
+
+/// A handle on a process. Dropping it ends the process.
+pub(super) struct Child {
+    router: Router,
+    lines: LineSender,
+    ending: CancellationToken,
+    gone: CancellationToken,
+    _end_when_dropped: DropGuard,
+}
+
+impl Child {
+    /// Starts a process; `room` is given back when it has ended.
+    pub(super) async fn start(
+        shared: Arc<Shared>,
+        clients: Clients,
+        room: OwnedSemaphorePermit,
+    ) -> Result<Self, Fault> {
+        let not_started = |error| faults::not_started(&shared.name, &error);
+        let mut process = spawn(shared.config.command()).await.map_err(not_started)?;
+        let pipes = (
+            process.stdin.take(),
+            process.stdout.take(),
+            process.stderr.take(),
+        );
+        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
+            return Err(not_started(std::io::Error::other("it has no pipes")));
+        };
+        let id = process.id();
+        let labels = ByteLabels {
+            leg: "upstream",
+            direction: "sent",
+        };
+        let sent = shared.metrics.bytes.get_or_create(&labels).clone();
+        let writer = lines::writer(stdin, move |count| {
+            sent.inc_by(count);
+        });
+        let lines = writer.sender();
+        let (cancels, metrics) = (writer.sender(), Arc::clone(&shared.metrics));
+        let router = Router::new(clients, Arc::clone(&shared.metrics), move |cancel| {
+            if !cancels.try_send(cancel.as_line()) {
+                metrics.undelivered_messages.inc();
+            }
+        });
+        let (ending, gone) = (CancellationToken::new(), CancellationToken::new());
+        debug!(server = shared.name, process = id, "started");
+        let life = Life {
+            running: Some(Running::new(&shared.metrics, room)),
+            group: Group::led_by(id),
+            process,
+            writer: Some(writer),
+            router: router.clone(),
+            answers: lines.clone(),
+            ending: ending.clone(),
+            productive: Arc::default(),
+            complaint: Arc::default(),
+            started: Instant::now(),
+            shared,
+            _gone: gone.clone().drop_guard(),
+        };
+        tokio::spawn(life.run(stdout, stderr));
+        Ok(Self {
+            router,
+            lines,
+            gone,
+            _end_when_dropped: ending.clone().drop_guard(),
+            ending,
+        })
+    }
+
+    /// Writes a request; the reply gets what belongs to it.
+    pub(super) async fn request(
+        &self,
+        request: &Message,
+        mut context: RequestContext,
+    ) -> Result<Reply, Fault> {
+        let begun = self.router.begin(request)?;
+        // It fails when the process is dead, and then the router tells the reply, with the cause.
+        let _ = self
+            .lines
+            .send(begun.message.as_line(), Some(begun.mark))
+            .await;
+        context.dispatched.fire();
+        Ok(Reply::Pipe(begun.incoming))
+    }
+
+    /// Writes a notification or a response.
+    pub(super) async fn send(&self, message: &Message) -> Result<(), Fault> {
+        let sent = self.lines.send(message.as_line(), None).await;
+        sent.map_err(|_| {
+            let ended = self.router.ended();
+            ended.unwrap_or_else(|| Death::InputClosed.fault("its stdin"))
+        })
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.router.ended().is_some()
+    }
+
+    pub(super) fn standalone(&self) -> Incoming {
+        self.router.standalone()
+    }
+
+    pub(super) fn set_standalone_open(&self, open: bool) {
+        self.router.set_standalone_open(open);
+    }
+
+    /// Ends the process and waits until it is gone.
+    pub(super) async fn end(&self) {
+        self.ending.cancel();
+        self.gone.cancelled().await;
+    }
+}
+
+/// A process's place among the running ones.
+struct Running {
+    metrics: Arc<Metrics>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Running {
+    fn new(metrics: &Arc<Metrics>, room: OwnedSemaphorePermit) -> Self {
+        metrics.children.inc();
+        Self {
+            metrics: Arc::clone(metrics),
+            _room: room,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.metrics.children.dec();
+    }
+}
+
+/// The owner of a process, from its start until nothing of it is left.
+struct Life {
+    shared: Arc<Shared>,
+    process: process::Child,
+    group: Group,
+    /// Until its stdin is closed.
+    writer: Option<LineWriter>,
+    router: Router,
+    answers: LineSender,
+    ending: CancellationToken,
+    /// Whether it sent a message.
+    productive: Arc<Mutex<bool>>,
+    /// Why the launcher could not run the command.
+    complaint: Arc<Mutex<Option<String>>>,
+    started: Instant,
+    /// Until it exits.
+    running: Option<Running>,
+    _gone: DropGuard,
+}
+
+impl Life {
+    async fn run(
+        mut self,
+        stdout: impl AsyncRead + Send + Unpin + 'static,
+        stderr: impl AsyncRead + Send + Unpin + 'static,
+    ) {
+        let mut reading = AbortOnDropHandle::new(tokio::spawn(output::messages(
+            stdout,
+            Arc::clone(&self.shared),
+            self.router.clone(),
+            self.answers.clone(),
+            Arc::clone(&self.productive),
+        )));
+        let mut relaying = AbortOnDropHandle::new(tokio::spawn(output::relay(
+            stderr,
+            Arc::clone(&self.shared),
+            Arc::clone(&self.complaint),
+        )));
+        match self.death(&mut reading, &mut relaying).await {
+            Some(death) => self.died(&death),
+            None => {
+                self.count_exit("stopped");
+                self.router.end(faults::closed());
+            }
+        }
+        self.bury().await;
+        if !relaying.is_finished() {
+            let _ = timeout(REST, &mut relaying).await;
+        }
+    }
+
+    /// Waits until the process is dead, `None` if it is to be ended.
+    async fn death(
+        &mut self,
+        reading: &mut AbortOnDropHandle<()>,
+        relaying: &mut AbortOnDropHandle<()>,
+    ) -> Option<Death> {
+        let broken = async {
+            match &mut self.writer {
+                Some(writer) => writer.broken().await,
+                None => std::future::pending().await,
+            }
+        };
+        let first = tokio::select! {
+            biased;
+            () = self.ending.cancelled() => return None,
+            status = self.process.wait() => Err(status),
+            _ = &mut *reading => Ok(Death::OutputClosed),
+            _ = broken => Ok(Death::InputClosed),
+        };
+        self.router.hurry();
+        let status = match first {
+            Err(status) => status,
+            Ok(closed) => {
+                if matches!(closed, Death::InputClosed) {
+                    self.writer = None;
+                }
+                match timeout(LAST_WORDS, self.process.wait()).await {
+                    Ok(status) => status,
+                    Err(_) => return Some(closed),
+                }
+            }
+        };
+        self.running = None;
+        if !reading.is_finished() {
+            let _ = timeout(REST, reading).await;
+        }
+        Some(match status {
+            Ok(status) => self.exited(status, relaying).await,
+            Err(error) => Death::Lost(error),
+        })
+    }
+
+    /// Tells a command that could not be run from one that ran and exited.
+    async fn exited(&self, status: ExitStatus, relaying: &mut AbortOnDropHandle<()>) -> Death {
+        if status
+            .code()
+            .is_some_and(|code| LAUNCHER_STATUSES.contains(&code))
+        {
+            if !relaying.is_finished() {
+                let _ = timeout(REST, relaying).await;
+            }
+            if let Some(why) = self.complaint.lock().take() {
+                return Death::NotRun(why);
+            }
+        }
+        Death::Exited(status)
+    }
+
+    /// It ended by itself: everybody who waits is told.
+    fn died(&self, death: &Death) {
+        let fault = death.fault(&self.shared.name);
+        self.router.end(fault.clone());
+        let metrics = &self.shared.metrics;
+        metrics.child_crashes.inc();
+        self.count_exit(death.cause());
+        let lived = self.started.elapsed();
+        let productive = *self.productive.lock();
+        warn!(server = self.shared.name, %fault, ?lived, "a server's process ended by itself");
+        let mut crashes = self.shared.crashes.lock();
+        if crashes.crashed(Instant::now(), lived, productive) {
+            metrics.given_up.inc();
+            warn!(
+                server = self.shared.name,
+                "it ended too often before it answered anything; from now on it is started once a minute"
+            );
+        }
+    }
+
+    fn count_exit(&self, cause: &'static str) {
+        let exits = &self.shared.metrics.child_exits;
+        exits.get_or_create(&Reason::of(cause)).inc();
+    }
+
+    /// Ends the process and its descendants: closes stdin, asks, kills.
+    async fn bury(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.finish(FINISH_PATIENCE).await;
+        }
+        for (ask, grace) in GRACE {
+            if let Some(ask) = ask {
+                info!(
+                    server = self.shared.name,
+                    ?ask,
+                    "the server's process did not end by itself"
+                );
+                self.group.ask(ask);
+            }
+            if ask == Some(Ask::Kill) {
+                let _ = self.process.start_kill();
+            }
+            if timeout(grace, self.over()).await.is_ok() {
+                return;
+            }
+        }
+        warn!(
+            server = self.shared.name,
+            "a process of the server cannot be killed"
+        );
+    }
+
+    /// Ends when neither the process nor any of its group is left.
+    async fn over(&mut self) {
+        let _ = self.process.wait().await;
+        self.running = None;
+        let mut pause = Duration::from_millis(2);
+        while !self.group.is_empty() {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Servers that are local commands: one JSON-RPC message a line on stdin and stdout.
+//!
+//! MCP specification, Transports, "stdio". A legacy session has a child of its own, started at its
+//! first message; modern clients of one principal share one, their ids renumbered.
+//!
+//! - `command` says what is started and whether it can be; `spawn` starts it from a thread that
+//!   lives as long as the process.
+//! - `child` is one running process: its pipes, how its death is noticed, how it is ended.
+//! - `group` ends a process with its descendants.
+//! - `crashes` decides when a command that keeps crashing is started again.
+//! - `session` and `shared` are the legs.
+//!
+//! What a lost child means for the client is the pipeline's decision: a dead child is a
+//! [`FaultKind::ChildExited`](shadowcat_mcp::fault::FaultKind) on everything that waited for it.
+
+mod child;
+mod command;
+mod crashes;
+mod faults;
+mod group;
+mod output;
+mod session;
+mod shared;
+mod spawn;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use shadowcat_mcp::fault::Fault;
+use shadowcat_mcp::version::Era;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+use super::pipe::Clients;
+use super::{BoxFuture, Leg, Upstream};
+use crate::metrics::Metrics;
+use child::Child;
+pub use command::{Launcher, StdioConfig};
+use crashes::Crashes;
+use session::SessionLeg;
+use shared::SharedLeg;
+
+/// How long a start waits for a child that is just ending to make room.
+const ROOM_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A server that is a local command.
+pub struct StdioUpstream {
+    shared: Arc<Shared>,
+}
+
+/// What all children of one command share.
+struct Shared {
+    config: StdioConfig,
+    /// The command's file name.
+    name: String,
+    /// One permit per child that runs.
+    room: Arc<Semaphore>,
+    crashes: Mutex<Crashes>,
+    metrics: Arc<Metrics>,
+}
+
+impl StdioUpstream {
+    /// An upstream that starts its command as `config` says and counts into `metrics`.
+    #[must_use]
+    pub fn new(config: StdioConfig, metrics: Arc<Metrics>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                name: config.display_name(),
+                room: Arc::new(Semaphore::new(config.max_children)),
+                crashes: Mutex::default(),
+                metrics,
+                config,
+            }),
+        }
+    }
+}
+
+impl Upstream for StdioUpstream {
+    fn leg(&self, era: Era) -> Arc<dyn Leg> {
+        let shared = Arc::clone(&self.shared);
+        match era {
+            Era::Legacy => Arc::new(SessionLeg::new(shared)),
+            Era::Modern => Arc::new(SharedLeg::new(shared)),
+        }
+    }
+
+    fn probe(&self) -> BoxFuture<Result<(), String>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            shared.config.find()?;
+            let parked = shared.crashes.lock().parked(Instant::now());
+            match parked {
+                Some(_) => Err(format!(
+                    "{} keeps ending before it answers anything",
+                    shared.name
+                )),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn name(&self) -> &str {
+        &self.shared.name
+    }
+}
+
+impl Shared {
+    /// Starts a child, if there is room for one and the command does not keep crashing.
+    async fn start(self: &Arc<Self>, clients: Clients) -> Result<Child, Fault> {
+        let room = Arc::clone(&self.room).acquire_owned();
+        let Ok(Ok(room)) = timeout(ROOM_PATIENCE, room).await else {
+            return Err(faults::no_room(self.config.max_children));
+        };
+        let now = Instant::now();
+        let restart = self.crashes.lock().start(now);
+        let restart = restart.map_err(|wait| faults::keeps_crashing(&self.name, wait))?;
+        let child = Child::start(Arc::clone(self), clients, room).await?;
+        self.metrics.child_starts.inc();
+        if restart {
+            self.metrics.child_restarts.inc();
+        }
+        Ok(child)
+    }
+}
