@@ -166,9 +166,11 @@ impl Session {
         drop(state);
         let session = Arc::clone(self);
         tokio::spawn(async move {
+            // The end of the session ends its leg, which is no loss to be told.
             tokio::select! {
-                () = session.pump(leg, generation) => {}
+                biased;
                 () = session.ended() => {}
+                () = session.pump(leg, generation) => {}
             }
         });
     }
