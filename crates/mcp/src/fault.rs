@@ -306,6 +306,13 @@ pub fn status_of_answer(era: Era, response: &Message) -> StatusCode {
     }
 }
 
+/// Whether a server that knows only the other era may answer a modern request with this status.
+/// Anything else (401, 403, 429, 5xx) says nothing about eras.
+#[must_use]
+pub fn may_tell_era(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200 | 400 | 404 | 405 | 406 | 415)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

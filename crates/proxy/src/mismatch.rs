@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::build;
+use shadowcat_mcp::fault;
 use shadowcat_mcp::handshake::{DiscoverResult, InitializeResult, Offer};
 use shadowcat_mcp::inspect::{self, Claim};
 use shadowcat_mcp::message::{Kind, Message, RequestId};
@@ -72,30 +73,24 @@ pub(crate) async fn explain_to_modern(
     let Some(id) = request.id() else {
         return (status, response);
     };
-    if shared.era.0.initialized() {
-        return match shared.era.0.get() {
-            Some(Speaks::Legacy(version)) if is_error(&response) => (
-                StatusCode::BAD_REQUEST,
-                modern_to_legacy(request, id, version),
-            ),
-            _ => (status, response),
-        };
-    }
     if inspect::is_modern_response(&response) {
         shared.era.saw_modern();
         return (status, response);
     }
-    let evidence = matches!(status.as_u16(), 200 | 400 | 404 | 405 | 406 | 415);
-    if !evidence || inspect::is_own_fault(&response) {
-        return (status, response);
+    let may_tell = if shared.era.0.initialized() {
+        is_error(&response)
+    } else {
+        fault::may_tell_era(status)
+    };
+    if may_tell && let Speaks::Legacy(version) = shared.era.ask(shared).await {
+        let error = modern_to_legacy(request, id, version);
+        return (StatusCode::BAD_REQUEST, error);
     }
-    match shared.era.ask(shared).await {
-        Speaks::Legacy(version) => (
-            StatusCode::BAD_REQUEST,
-            modern_to_legacy(request, id, version),
-        ),
-        Speaks::Modern(_) | Speaks::Unknown => (status, response),
+    // A refusal without words: its status was for us, and the error beside it is ours.
+    if fault::may_tell_era(status) && inspect::is_own_fault(&response) {
+        return (StatusCode::BAD_GATEWAY, response);
     }
+    (status, response)
 }
 
 /// The error that a legacy client gets in place of a modern server's refusal of `initialize`.
@@ -178,3 +173,6 @@ async fn response(leg: &Arc<dyn Leg>, request: Message) -> Option<Message> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

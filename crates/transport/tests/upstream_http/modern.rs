@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::fault::{Executed, FaultKind};
+use shadowcat_mcp::inspect;
 use shadowcat_mcp::version::Era;
 use shadowcat_transport::upstream::{Reply, RequestContext, Upstream};
 
@@ -41,6 +42,30 @@ async fn headers_mirror_the_body_and_nothing_is_kept() {
     assert!(leg.standalone().await.is_none());
     leg.close().await;
     assert_eq!(server.seen().len(), 2, "no GET, no DELETE");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_without_words_keeps_the_status_that_may_tell_the_era() {
+    for (code, kept) in [
+        (404, true),
+        (405, true),
+        (415, true),
+        (403, false),
+        (500, false),
+    ] {
+        let server = Server::new(move |_, _| status(code));
+        let leg = upstream_with(config(), &server).leg(Era::Modern);
+        match request(&leg, modern("tools/list", "")).await {
+            Ok(Reply::Json {
+                status, message, ..
+            }) if kept => {
+                assert_eq!(status, code);
+                assert!(inspect::is_own_fault(&message));
+            }
+            Err(_) if !kept => {}
+            other => panic!("{code}: {other:?}"),
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

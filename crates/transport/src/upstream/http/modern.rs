@@ -8,10 +8,10 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
-use shadowcat_mcp::fault::Fault;
+use shadowcat_mcp::fault::{self, Fault};
 use shadowcat_mcp::headers;
 use shadowcat_mcp::inspect::{self, Claim};
-use shadowcat_mcp::message::{Kind, Message};
+use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::version::ProtocolVersion;
 
 use super::answer::{self, Answer, Refusal};
@@ -104,18 +104,29 @@ async fn request(
                 incoming: Incoming::new(source),
             })
         }
-        Answer::Refused(Refusal {
-            status,
-            headers,
-            error: Some(error),
-            ..
-        }) => Ok(Reply::Json {
-            status,
-            headers,
-            message: error.with_id(id),
-        }),
-        Answer::Refused(Refusal { status, .. }) => Err(faults::status(status, None)),
+        Answer::Refused(refusal) => refused(refusal, id),
     }
+}
+
+/// A refusal that explains itself is the answer. One without words, of a status that servers of the
+/// other era give, keeps that status beside our error, because it tells their era.
+fn refused(refusal: Refusal, id: &RequestId) -> Result<Reply, Fault> {
+    let Refusal {
+        status,
+        headers,
+        error,
+        ..
+    } = refusal;
+    let message = match error {
+        Some(error) => error.with_id(id),
+        None if fault::may_tell_era(status) => faults::status(status, None).to_response(id),
+        None => return Err(faults::status(status, None)),
+    };
+    Ok(Reply::Json {
+        status,
+        headers,
+        message,
+    })
 }
 
 /// The headers of one POST: ours, those that mirror the body, then the client's.

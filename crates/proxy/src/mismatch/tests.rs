@@ -1,0 +1,129 @@
+//! Against servers that answer each era's request in their own way.
+
+use http::HeaderMap;
+use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
+use shadowcat_mcp::method::Method;
+use shadowcat_store::Limits;
+use shadowcat_store::memory::MemoryLog;
+use shadowcat_transport::upstream::{BoxFuture, Incoming, SendContext, Upstream};
+
+use super::*;
+use crate::config::Config;
+use crate::entropy::OsEntropy;
+
+/// A server that answers `initialize` if it has a version, and modern requests with this status.
+#[derive(Clone)]
+struct Server {
+    legacy: Option<&'static str>,
+    modern: StatusCode,
+}
+
+struct ServerLeg(Server);
+
+fn refusal() -> Fault {
+    Fault::new(Side::Upstream, FaultKind::Status, Executed::Unknown)
+}
+
+impl Upstream for Server {
+    fn leg(&self, _era: Era) -> Arc<dyn Leg> {
+        Arc::new(ServerLeg(self.clone()))
+    }
+
+    fn probe(&self) -> BoxFuture<Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn name(&self) -> &str {
+        "server"
+    }
+}
+
+impl Leg for ServerLeg {
+    fn request(&self, message: Message, _: RequestContext) -> BoxFuture<Result<Reply, Fault>> {
+        let server = self.0.clone();
+        Box::pin(async move {
+            let id = message.id().unwrap();
+            let (status, message) = match (message.method(), server.legacy) {
+                (Some(Method::Initialize), Some(version)) => {
+                    let result = format!(
+                        r#"{{"protocolVersion":"{version}","capabilities":{{}},"serverInfo":{{"name":"s","version":"0"}}}}"#
+                    );
+                    (StatusCode::OK, build::result(id, &result))
+                }
+                (Some(Method::Initialize), None) => return Err(refusal()),
+                _ => (server.modern, refusal().to_response(id)),
+            };
+            Ok(Reply::Json {
+                status,
+                headers: HeaderMap::new(),
+                message,
+            })
+        })
+    }
+
+    fn send(&self, _: Message, _: SendContext) -> BoxFuture<Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn negotiated(&self, _: ProtocolVersion) {}
+
+    fn standalone(&self) -> BoxFuture<Option<Incoming>> {
+        Box::pin(async { None })
+    }
+
+    fn has_response_heads(&self) -> bool {
+        true
+    }
+
+    fn set_standalone_open(&self, _: bool) {}
+
+    fn close(&self) -> BoxFuture<()> {
+        Box::pin(async {})
+    }
+}
+
+/// What a modern client is told of a refusal without words.
+async fn told(legacy: Option<&'static str>, modern: u16) -> (StatusCode, String) {
+    let modern = StatusCode::from_u16(modern).unwrap();
+    let limits = Limits {
+        stream_bytes: 1024,
+        total_bytes: 1024,
+        ttl: Duration::from_secs(1),
+    };
+    let shared = Shared::new(
+        Config::default(),
+        Arc::new(Server { legacy, modern }),
+        Arc::new(MemoryLog::new(limits)),
+        Arc::default(),
+        Arc::new(OsEntropy),
+    );
+    let request = build::discover();
+    let response = refusal().to_response(request.id().unwrap());
+    let (status, response) = explain_to_modern(&shared, &request, modern, response).await;
+    let text = String::from_utf8(response.raw().to_vec()).unwrap();
+    (status, text)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_legacy_server_s_refusal_without_words_is_explained() {
+    for code in [400, 404, 405, 406, 415] {
+        let (status, text) = told(Some("2024-11-05"), code).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(text.contains("2024-11-05"), "{code} {text}");
+        assert!(text.contains("2026-07-28"), "{code} {text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_stays_unexplained_is_a_bad_gateway() {
+    let (status, text) = told(None, 405).await;
+    assert_eq!(status, StatusCode::BAD_GATEWAY);
+    assert!(text.contains("shadowcat"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_says_nothing_about_eras_stays_as_it_is() {
+    let (status, text) = told(Some("2024-11-05"), 502).await;
+    assert_eq!(status, StatusCode::BAD_GATEWAY);
+    assert!(!text.contains("2024-11-05"), "{text}");
+}
