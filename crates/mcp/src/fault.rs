@@ -15,6 +15,7 @@ use http::{HeaderMap, StatusCode};
 use crate::build;
 use crate::inspect;
 use crate::message::{Message, RequestId};
+use crate::method::Method;
 use crate::version::Era;
 
 mod rejection;
@@ -108,6 +109,12 @@ fault_kinds! {
 }
 
 impl FaultKind {
+    /// Whether the server's session is gone, and all that belonged to it.
+    #[must_use]
+    pub fn is_session_loss(self) -> bool {
+        matches!(self, Self::SessionLost | Self::ChildExited)
+    }
+
     /// Whether the answer was lost on its way, so that a safe request may be sent once more.
     #[must_use]
     pub fn is_transport_loss(self) -> bool {
@@ -228,12 +235,23 @@ impl Fault {
         }
     }
 
-    /// The header fields that go with the status: `Retry-After`, with a modern client's 503.
+    /// The status that answers a request of this method. There is no session yet that a legacy
+    /// client could hang in when its `initialize` finds no room: it gets the 503 that says when to
+    /// come back.
     #[must_use]
-    pub fn headers(&self, era: Era) -> HeaderMap {
+    pub fn status_of(&self, era: Era, method: &Method) -> StatusCode {
+        match (method, self.kind) {
+            (Method::Initialize, FaultKind::Overloaded) => StatusCode::SERVICE_UNAVAILABLE,
+            _ => self.status(era),
+        }
+    }
+
+    /// The header fields that go with the status: `Retry-After` with 503.
+    #[must_use]
+    pub fn headers(&self, status: StatusCode) -> HeaderMap {
         let mut headers = HeaderMap::new();
         if let Some(after) = self.retry_after
-            && self.status(era) == StatusCode::SERVICE_UNAVAILABLE
+            && status == StatusCode::SERVICE_UNAVAILABLE
         {
             headers.insert(RETRY_AFTER, seconds(after).into());
         }
@@ -333,10 +351,13 @@ mod tests {
     fn when_to_come_back_is_said_with_a_503() {
         let after = Some(Duration::from_millis(1500));
         let busy = Fault::new(Side::Shadowcat, FaultKind::Overloaded, Executed::No).after(after);
-        assert_eq!(busy.headers(Era::Modern)[RETRY_AFTER], "2");
-        assert!(busy.headers(Era::Legacy).is_empty());
+        assert_eq!(busy.headers(busy.status(Era::Modern))[RETRY_AFTER], "2");
+        assert!(busy.headers(busy.status(Era::Legacy)).is_empty());
+        assert_eq!(busy.status_of(Era::Legacy, &Method::ToolsCall), 200);
+        assert_eq!(busy.status_of(Era::Legacy, &Method::Initialize), 503);
         let failed = Fault::new(Side::Upstream, FaultKind::Status, Executed::No).after(after);
-        assert!(failed.headers(Era::Modern).is_empty());
+        assert_eq!(failed.status_of(Era::Legacy, &Method::Initialize), 200);
+        assert!(failed.headers(failed.status(Era::Modern)).is_empty());
     }
 
     #[test]

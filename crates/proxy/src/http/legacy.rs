@@ -7,6 +7,7 @@ use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::classify;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Rejection, Side};
 use shadowcat_mcp::headers;
+use shadowcat_mcp::inspect;
 use shadowcat_mcp::message::{Kind, Message, Payload, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::{Era, ProtocolVersion};
@@ -108,11 +109,17 @@ impl HttpGateway {
                     };
                 }
                 Outgoing::Response {
+                    status,
                     headers: mut extra,
                     message,
-                    ..
                 } => {
                     let _ = outgoings.take();
+                    // A fault of ours has the status for its era; the upstream's is its leg's own.
+                    let status = if inspect::is_own_fault(&message) {
+                        status
+                    } else {
+                        StatusCode::OK
+                    };
                     let message =
                         mismatch::explain_to_legacy(&self.shared, &request, message).await;
                     if session.negotiated().is_none() {
@@ -123,7 +130,7 @@ impl HttpGateway {
                         session.end().await;
                         return HttpReply::Rejected(Rejection::TooManySessions);
                     }
-                    return body(StatusCode::OK, extra, &message);
+                    return body(status, extra, &message);
                 }
             }
         }

@@ -23,6 +23,10 @@ use crate::config::OnSessionLoss;
 
 /// How long the handshake of a replacement may take.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(30);
+/// How often a session that could not be restored is tried again, and how far that is spread
+/// either way (resilience, section 4, "Parked").
+const PROBE_PERIOD: Duration = Duration::from_secs(60);
+const PROBE_SPREAD: f64 = 0.2;
 
 impl Session {
     /// Whether a lost upstream session may be replaced. `initializing`: noticed by the handshake
@@ -47,17 +51,32 @@ impl Session {
         tokio::spawn(async move { session.heal_persistently(generation).await });
     }
 
-    /// Replaces the lost leg, trying until it works, the attempts are used up or the session ends.
+    /// Replaces the lost leg, trying until it works, the session ends, or the server refuses for
+    /// good. When the attempts are used up, one a minute follows.
     pub(super) async fn heal_persistently(self: &Arc<Self>, generation: u64) -> bool {
         let backoff = self.shared.config.heal_backoff;
         let mut delay = backoff.initial;
-        for attempt in 1..=backoff.attempts {
+        let mut attempt = 0_u32;
+        loop {
+            attempt = attempt.saturating_add(1);
             match self.heal(generation).await {
                 Ok(()) => return true,
                 Err(fault) if !fault.is_temporary() => return false,
                 Err(_) => {}
             }
-            let jitter = delay.mul_f64(backoff.jitter * self.shared.entropy.fraction());
+            let jitter = if attempt < backoff.attempts {
+                delay.mul_f64(backoff.jitter * self.shared.entropy.fraction())
+            } else {
+                if attempt == backoff.attempts {
+                    self.shared.metrics.given_up.inc();
+                    warn!(
+                        session = self.key.0,
+                        "the upstream session cannot be restored; trying once a minute"
+                    );
+                }
+                delay = PROBE_PERIOD.mul_f64(1.0 - PROBE_SPREAD);
+                PROBE_PERIOD.mul_f64(2.0 * PROBE_SPREAD * self.shared.entropy.fraction())
+            };
             info!(session = self.key.0, attempt, delay = ?(delay + jitter), "will try again to restore the upstream session");
             tokio::select! {
                 () = tokio::time::sleep(delay + jitter) => {}
@@ -65,12 +84,6 @@ impl Session {
             }
             delay = (delay * 2).min(backoff.max);
         }
-        self.shared.metrics.given_up.inc();
-        warn!(
-            session = self.key.0,
-            "gave up restoring the upstream session; the client's next request tries again"
-        );
-        false
     }
 
     /// Replaces the leg of this generation, once for all who ask.

@@ -343,8 +343,9 @@ impl Exchange {
         if self.bounds.flight.is_cancelled() {
             return Step::End;
         }
-        let lost = matches!(fault.kind, FaultKind::SessionLost | FaultKind::ChildExited);
-        let again = !self.sent_again && (self.refused(&fault) || self.may_repeat());
+        let lost = fault.kind.is_session_loss();
+        let refused = lost && fault.executed == Executed::No;
+        let again = !self.sent_again && (refused || self.may_repeat());
         if lost
             && self
                 .bounds
@@ -378,11 +379,6 @@ impl Exchange {
         Step::Again
     }
 
-    /// The server refused the request because of its session, so it did not execute it.
-    fn refused(&self, fault: &Fault) -> bool {
-        fault.kind == FaultKind::SessionLost && fault.executed == Executed::No
-    }
-
     /// Whether executing the request twice does no harm.
     fn may_repeat(&self) -> bool {
         self.method.is_safe()
@@ -397,10 +393,10 @@ impl Exchange {
         self.outcome = Outcome::Fault;
         self.gate = None;
         let message = fault.to_response(&self.id);
-        let era = self.bounds.session.era;
+        let status = fault.status_of(self.bounds.session.era, &self.method);
         Step::Give(Outgoing::Response {
-            status: fault.status(era),
-            headers: fault.headers(era),
+            status,
+            headers: fault.headers(status),
             message,
         })
     }

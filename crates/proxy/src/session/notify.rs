@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use shadowcat_mcp::build;
-use shadowcat_mcp::fault::{Executed, FaultKind};
+use shadowcat_mcp::fault::Executed;
 use shadowcat_mcp::inspect;
 use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::method::Method;
@@ -65,7 +65,7 @@ impl Session {
         let Err(fault) = leg.send(message.clone(), context.clone()).await else {
             return;
         };
-        let refused = fault.kind == FaultKind::SessionLost && fault.executed == Executed::No;
+        let refused = fault.kind.is_session_loss() && fault.executed == Executed::No;
         // An answer belongs to a request of the lost session: nobody waits for it any more.
         let notification = matches!(message.kind(), Kind::Notification { .. });
         if refused && notification && self.may_heal(false) {

@@ -198,7 +198,7 @@ impl Session {
     }
 
     fn standalone_fault(self: &Arc<Self>, fault: &Fault, generation: u64) {
-        if !matches!(fault.kind, FaultKind::SessionLost | FaultKind::ChildExited) {
+        if !fault.kind.is_session_loss() {
             warn!(session = self.key.0, %fault, "the standalone stream ended");
         } else if self.may_heal(false) {
             self.heal_soon(generation);

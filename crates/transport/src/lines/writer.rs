@@ -154,7 +154,6 @@ const WITHDRAWN: u8 = 3;
 
 impl Mark {
     /// Says that bytes may leave from now on, for what is no line.
-    #[allow(dead_code, reason = "HTTP+SSE, which has no lines, follows")]
     pub(crate) fn set_written(&self) {
         self.0.store(WRITTEN, Ordering::SeqCst);
     }

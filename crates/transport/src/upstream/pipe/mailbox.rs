@@ -93,6 +93,11 @@ impl Mailbox {
         }
     }
 
+    /// Bytes that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+
     fn has_room(&self) -> bool {
         let state = self.state.lock();
         state.end.is_some() || state.bytes < MAX_BYTES

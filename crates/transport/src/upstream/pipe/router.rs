@@ -21,6 +21,8 @@ use crate::upstream::{Incoming, Item, Source};
 
 /// How long one of many clients may stop the pipe that it shares before its exchange is given up.
 const SHARED_PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes that one exchange may be given of what is left in a dead pipe: more than a pipe holds.
+const MAX_REST: usize = 4 << 20;
 
 /// Joins one pipe and the exchanges on it. A handle: clones are the same router.
 ///
@@ -127,11 +129,16 @@ impl Router {
     /// has no room. What it returns is to be written to the server: the error for a request that
     /// nobody can be asked.
     ///
+    /// What comes after the pipe's end is dropped: everybody has been told that it ended.
+    ///
     /// Not cancel safe: a dropped future may take its message with it. To stop waiting, call
     /// [`Router::hurry`].
     pub(crate) async fn deliver(&self, message: Message) -> Option<Message> {
         let (key, mailbox, message, last) = {
             let mut state = self.0.state.lock();
+            if state.end.is_some() {
+                return None;
+            }
             match state.table.route(message) {
                 Route::Exchange { key, message, last } => {
                     let open = state.open.get(&key).map(|open| Arc::clone(&open.mailbox));
@@ -223,14 +230,14 @@ impl Router {
         tokio::select! {
             biased;
             () = mailbox.room() => true,
-            () = self.0.hurry.cancelled() => true,
+            () = self.0.hurry.cancelled() => mailbox.bytes() < MAX_REST,
             () = patience => false,
         }
     }
 
     fn give_up(&self, key: Key, mailbox: &Mailbox) {
         let fault = Fault::new(Side::Client, FaultKind::Overloaded, Executed::Unknown)
-            .because("the client did not read its answer, and others share the server's process");
+            .because("the client did not read its answer while others waited for the same server");
         mailbox.fail(fault);
         warn!("gave up a request whose client does not read");
         self.count_given_up("answer");
@@ -341,7 +348,8 @@ impl Source for StandaloneSource {
             return Poll::Ready(Some(Ok(Item::Message(message))));
         }
         match &state.end {
-            Some(_) if self.told => Poll::Ready(None),
+            // That we closed the pipe is no news to us.
+            Some(fault) if self.told || fault.kind == FaultKind::SessionEnded => Poll::Ready(None),
             Some(fault) => {
                 self.told = true;
                 Poll::Ready(Some(Err(fault.clone())))

@@ -175,6 +175,37 @@ async fn what_is_left_in_a_dying_pipe_is_not_held_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn even_in_a_hurry_there_is_a_bound() {
+    let (router, _) = router(Clients::One);
+    let mut exchange = router.begin(&request(1)).unwrap();
+    router.hurry();
+    for _ in 0..10 {
+        router.deliver(log(1 << 20)).await;
+    }
+    for _ in 0..4 {
+        assert_eq!(next(&mut exchange.incoming).await, log(1 << 20));
+    }
+    assert_eq!(
+        fault(&mut exchange.incoming).await.kind,
+        FaultKind::Overloaded
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pipe_that_we_closed_ends_its_standalone_stream_cleanly() {
+    let (router, _) = router(Clients::One);
+    let mut standalone = router.standalone();
+    router.end(Fault::new(
+        Side::Shadowcat,
+        FaultKind::SessionEnded,
+        Executed::No,
+    ));
+    assert!(standalone.next().await.is_none());
+    assert_eq!(router.deliver(log(1)).await, None);
+    assert!(standalone.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_standalone_queue_never_stops_the_pipe() {
     let (router, _) = router(Clients::One);
     let change = build::notification(&Method::ToolsListChanged, None);
