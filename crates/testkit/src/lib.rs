@@ -3,4 +3,5 @@
 //! Nothing here uses Shadowcat's own protocol or engine code: a fixture must not share a bug with
 //! what it tests.
 
+pub mod client;
 pub mod fixture;
