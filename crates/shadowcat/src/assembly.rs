@@ -29,8 +29,16 @@ use crate::{child, open_files};
 /// # Errors
 /// [`Failure`] when the server cannot be one.
 pub(crate) fn pipeline(proxy: &Proxy) -> Result<Arc<Shared>, Failure> {
+    pipeline_through(proxy, Arc::new(NetDial::from_env()))
+}
+
+/// The same, reaching HTTP servers through `dial`.
+///
+/// # Errors
+/// As [`pipeline`].
+pub(crate) fn pipeline_through(proxy: &Proxy, dial: Arc<NetDial>) -> Result<Arc<Shared>, Failure> {
     let metrics = Arc::new(Metrics::default());
-    let upstream = upstream(proxy, Arc::clone(&metrics))?;
+    let upstream = upstream(proxy, dial, Arc::clone(&metrics))?;
     let replay = &proxy.options.replay;
     let log = MemoryLog::new(Limits {
         stream_bytes: replay.replay_buffer,
@@ -99,7 +107,11 @@ fn config(options: &ProxyOptions) -> Config {
     }
 }
 
-fn upstream(proxy: &Proxy, metrics: Arc<Metrics>) -> Result<Arc<dyn Upstream>, Failure> {
+fn upstream(
+    proxy: &Proxy,
+    dial: Arc<NetDial>,
+    metrics: Arc<Metrics>,
+) -> Result<Arc<dyn Upstream>, Failure> {
     let ProxyOptions {
         retry,
         limits,
@@ -120,7 +132,6 @@ fn upstream(proxy: &Proxy, metrics: Arc<Metrics>) -> Result<Arc<dyn Upstream>, F
                 idle_timeout: retry.idle_timeout,
                 max_connections: limits.max_connections,
             };
-            let dial = Arc::new(NetDial::from_env());
             let upstream = HttpUpstream::new(config, dial, system_random(), metrics)
                 .map_err(|error| Failure::Usage(error.to_string()))?;
             Ok(Arc::new(upstream))

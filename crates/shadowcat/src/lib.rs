@@ -60,6 +60,10 @@ fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut cli::command(), "shadowcat", &mut script);
             print(&script)
         }
+        Invocation::Demo(demo) => {
+            start(&demo.log, demo.log_level_given)?;
+            block_on(commands::demo::run(demo))
+        }
         Invocation::Proxy(proxy) => {
             start(&proxy.options.log, proxy.log_level_given)?;
             block_on(commands::proxy::run(*proxy))

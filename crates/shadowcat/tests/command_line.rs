@@ -98,7 +98,9 @@ fn every_command_teaches_by_examples() {
         .map(|line| line.split_whitespace().next().unwrap());
     let names: Vec<_> = names.filter(|name| *name != "help").collect();
     assert!(
-        names.contains(&"forward") && names.contains(&"reverse"),
+        ["forward", "reverse", "demo", "completions"]
+            .iter()
+            .all(|name| names.contains(name)),
         "{help}"
     );
     for name in names {
@@ -283,7 +285,9 @@ fn completions_know_the_options() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = shadowcat(&["completions", shell]).output().unwrap();
         assert!(output.status.success());
-        assert!(text(&output.stdout).contains("retry-hint-max"), "{shell}");
+        for word in ["retry-hint-max", "demo"] {
+            assert!(text(&output.stdout).contains(word), "{shell} {word}");
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, S
 use clap_complete::Shell;
 
 use crate::failure::Failure;
-use options::{ProxyOptions, RetryOptions};
+use options::{LogOptions, ProxyOptions, RetryOptions};
 use server::{Server, ServerOptions};
 use values::Listen;
 
@@ -29,6 +29,7 @@ const EXAMPLES: &str = "\
 Examples:
   shadowcat forward https://mcp.example/mcp                 a remote server for a stdio client
   shadowcat reverse -- npx -y @scope/some-mcp-server        a stdio server for HTTP clients
+  shadowcat demo                                            see it work, with no other program
   shadowcat help forward                                    all options, with their meanings";
 
 const FORWARD_EXAMPLES: &str = "\
@@ -53,6 +54,12 @@ Examples:
         --allow-origin https://app.example http://127.0.0.1:3001/mcp
   With health checks and metrics on another port:
     shadowcat reverse --admin 127.0.0.1:9090 http://127.0.0.1:3001/mcp";
+
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  shadowcat demo                      calls through the proxy to a server that breaks, then the sums
+  shadowcat demo --seed 42            other calls and other faults; the same for the same seed
+  shadowcat demo --log-level info     with the proxy's own account of what broke and came back";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -88,6 +95,13 @@ enum Words {
         override_usage = "shadowcat reverse [OPTIONS] <URL | -- COMMAND [ARG...]>"
     )]
     Reverse(Box<ReverseWords>),
+    /// See it work: a built-in server that breaks, calls through the proxy, nothing lost
+    ///
+    /// Everything runs in this process and on the loopback interface. Progress goes to stderr, the
+    /// sums to stdout. The exit status is 1 if a message was lost, came twice or out of order, or if
+    /// anything hung.
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(DemoWords),
     /// Print the completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
@@ -127,11 +141,23 @@ struct ReverseWords {
     proxy: ProxyOptions,
 }
 
+#[derive(Debug, Args)]
+struct DemoWords {
+    /// Which calls are made and what breaks; the same seed, the same plan
+    #[arg(long, value_name = "NUMBER", default_value = "1")]
+    seed: u64,
+
+    #[command(flatten)]
+    log: LogOptions,
+}
+
 /// What the process was asked to do.
 #[derive(Debug, Clone)]
 pub enum Invocation {
     /// Run the proxy.
     Proxy(Box<Proxy>),
+    /// Run the demo.
+    Demo(Demo),
     /// Print a completion script.
     Completions(Shell),
     /// Print a text: help or version.
@@ -151,6 +177,17 @@ pub struct Proxy {
     pub log_level_given: bool,
 }
 
+/// What `demo` is told.
+#[derive(Debug, Clone)]
+pub struct Demo {
+    /// Determines calls and faults.
+    pub seed: u64,
+    /// What is logged.
+    pub log: LogOptions,
+    /// As in [`Proxy::log_level_given`].
+    pub log_level_given: bool,
+}
+
 /// The command line's grammar, with an environment variable for every option.
 #[must_use]
 pub fn command() -> clap::Command {
@@ -162,7 +199,12 @@ pub fn command() -> clap::Command {
         }
         None => arg,
     };
-    Cli::command().mut_subcommands(|subcommand| subcommand.mut_args(with_variable))
+    Cli::command()
+        .mut_subcommands(|subcommand| subcommand.mut_args(with_variable))
+        // What breaks is said in the sums.
+        .mut_subcommand("demo", |demo| {
+            demo.mut_arg("log_level", |level| level.default_value("error"))
+        })
 }
 
 /// Reads the command line, `arguments` without the program's name.
@@ -215,6 +257,11 @@ impl Words {
                 let server = split(words.server).parse("reverse")?;
                 proxy(Some(words.listen), server, words.proxy, log_level_given)?
             }
+            Self::Demo(words) => Invocation::Demo(Demo {
+                seed: words.seed,
+                log: words.log,
+                log_level_given,
+            }),
             Self::Completions { shell } => Invocation::Completions(shell),
         })
     }

@@ -162,6 +162,12 @@ impl NetDial {
         Self::new(Matcher::from_env())
     }
 
+    /// A dialler that uses no proxy, whatever the environment says.
+    #[must_use]
+    pub fn direct() -> Self {
+        Self::new(Matcher::builder().build())
+    }
+
     fn new(proxies: Matcher) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
