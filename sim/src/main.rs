@@ -1,0 +1,161 @@
+//! Runs seeds and says what came of them.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use clap::Parser;
+use shadowcat_sim::{Draw, Report, Summary, run};
+
+/// Runs the pipeline on a simulated network, clock and randomness.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Runs this one alone and prints everything that happens in it.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Threads.
+    #[arg(long, default_value_t = 2)]
+    jobs: u64,
+    /// Nothing goes wrong.
+    #[arg(long)]
+    calm: bool,
+    /// Runs each seed twice and compares.
+    #[arg(long)]
+    twice: bool,
+    /// Prints the summary as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Stops at the first seed that fails.
+    #[arg(long)]
+    fail_fast: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let draw = if arguments.calm {
+        Draw::Calm
+    } else {
+        Draw::All
+    };
+    let summary = match arguments.seed {
+        Some(seed) => {
+            let _ = tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::DEBUG)
+                .with_writer(std::io::stderr)
+                .without_time()
+                .with_ansi(false)
+                .try_init();
+            let mut summary = Summary::default();
+            summary.add(run(seed, draw, true));
+            summary
+        }
+        None => run_all(&arguments, draw),
+    };
+    let ok = summary.failed.is_empty();
+    print(&summary, arguments.json);
+    if ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn run_all(arguments: &Arguments, draw: Draw) -> Summary {
+    let next = AtomicU64::new(arguments.from);
+    let end = arguments.from + arguments.seeds;
+    let started = Instant::now();
+    let mut summary = Summary::default();
+    std::thread::scope(|scope| {
+        let (sender, receiver) = mpsc::channel::<Report>();
+        for _ in 0..arguments.jobs.max(1) {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    let mut report = run(seed, draw, false);
+                    if arguments.twice && run(seed, draw, false).digest != report.digest {
+                        report
+                            .violations
+                            .push("two runs of this seed differ".to_owned());
+                    }
+                    if arguments.fail_fast && !report.violations.is_empty() {
+                        next.store(end, Ordering::Relaxed);
+                    }
+                    if sender.send(report).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for report in receiver {
+            if !report.violations.is_empty() {
+                say(&format!(
+                    "seed {} failed:\n  {}",
+                    report.seed,
+                    report.violations.join("\n  ")
+                ));
+            }
+            summary.add(report);
+        }
+    });
+    say(&format!(
+        "{} seeds in {:.1} s",
+        summary.seeds,
+        started.elapsed().as_secs_f64()
+    ));
+    summary
+}
+
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn print(summary: &Summary, json: bool) {
+    let mut out = std::io::stdout().lock();
+    let seconds = summary.simulated().as_secs();
+    let failed: Vec<_> = summary.failed.keys().copied().collect();
+    let (median, late) = (summary.late(0.5), summary.late(1.0));
+    if json {
+        let value = serde_json::json!({
+            "seeds": summary.seeds,
+            "failed": failed,
+            "hits": summary.hits,
+            "digest": format!("{:016x}", summary.digest),
+            "simulated_hours": seconds / 3600,
+            "recoveries": summary.recoveries(),
+            "recovery_beyond_policy_ms": { "median": median.as_millis(), "max": late.as_millis() },
+        });
+        let _ = writeln!(out, "{value:#}");
+        return;
+    }
+    for (name, count) in &summary.hits {
+        let _ = writeln!(out, "{count:>10}  {name}");
+    }
+    let _ = writeln!(
+        out,
+        "{} seeds, {} failed, {} h simulated, {} recoveries, at most {late:?} beyond the policy's delay, digest {:016x}",
+        summary.seeds,
+        failed.len(),
+        seconds / 3600,
+        summary.recoveries(),
+        summary.digest
+    );
+    if let Some(seed) = failed.first() {
+        let _ = writeln!(
+            out,
+            "replay the first: cargo run --release -p shadowcat-sim -- --seed {seed}"
+        );
+    }
+}

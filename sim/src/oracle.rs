@@ -1,0 +1,297 @@
+//! The judge: what must be true of every run, whatever went wrong in it.
+//!
+//! It reads facts from the ledger and nothing else. Its rules are those that users were promised,
+//! in the words of the peers; it shares no code with the engine, and does not know how the engine
+//! decides.
+//!
+//! - A request has exactly one outcome. It is the result unless [`excuses`] finds a reason in what
+//!   the server saw and did.
+//! - What was sent whole arrives, once, in order. What has an id arrives even if its connection
+//!   broke.
+//! - A request is not executed twice, and an error that says "not executed" is right.
+//! - The server is not hurried: it is visited again when it asked for, not sooner, and not at all
+//!   where it said no.
+
+mod excuses;
+mod pace;
+
+use std::collections::BTreeSet;
+
+use shadowcat_transport::metrics::Metrics;
+
+use crate::ledger::{Call, CallKey, Facts, Fate, Ledger, Outcome, SessionFacts};
+use crate::plan::{CallPlan, Plan};
+
+pub(crate) use pace::recoveries;
+
+/// Judges a run; what is wrong goes into the ledger.
+pub(crate) fn judge(plan: &Plan, ledger: &Ledger) {
+    for violation in ledger.with(|facts| violations(plan, facts)) {
+        ledger.violation(violation);
+    }
+}
+
+/// Whether anything is left open after the end.
+pub(crate) fn leaks(ledger: &Ledger, metrics: &Metrics) {
+    let gauges = [
+        ("sessions", metrics.sessions.get()),
+        ("client streams", metrics.client_streams.get()),
+        ("client connections", metrics.client_connections.get()),
+        ("upstream streams", metrics.upstream_streams.get()),
+    ];
+    for (name, value) in gauges {
+        if value != 0 {
+            ledger.violation(format!("{value} {name} left open after the end"));
+        }
+    }
+}
+
+/// What is wrong with a run.
+pub(crate) fn violations(plan: &Plan, facts: &Facts) -> Vec<String> {
+    let mut found = Vec::new();
+    for (key, call) in &facts.calls {
+        let Some(wanted) = plan
+            .clients
+            .get(key.client)
+            .and_then(|c| c.calls.get(key.number))
+        else {
+            found.push(format!("{key} is nobody's call"));
+            continue;
+        };
+        let judged = JudgedCall {
+            plan,
+            facts,
+            key: *key,
+            wanted,
+            call,
+        };
+        judged.judge(&mut found);
+    }
+    for (name, session) in &facts.sessions {
+        judge_session(plan, facts, name, session, &mut found);
+    }
+    pace::judge(plan, facts, &mut found);
+    found
+}
+
+struct JudgedCall<'a> {
+    plan: &'a Plan,
+    facts: &'a Facts,
+    key: CallKey,
+    wanted: &'a CallPlan,
+    call: &'a Call,
+}
+
+impl JudgedCall<'_> {
+    /// The client ended its session while calls may have been open.
+    fn leaves(&self) -> bool {
+        self.plan.clients[self.key.client].leaves_early.is_some()
+            && self.facts.left.contains_key(&self.key.client)
+    }
+
+    fn is_safe(&self) -> bool {
+        self.wanted.method != "tools/call"
+    }
+
+    fn judge(&self, found: &mut Vec<String>) {
+        let key = self.key;
+        if self.call.sent.is_none() {
+            if !self.call.posts.is_empty() {
+                found.push(format!("{key} reached the server and was never sent"));
+            }
+            return;
+        }
+        let most = if self.is_safe() { 2 } else { 1 };
+        if self.call.executions > most {
+            found.push(format!(
+                "{key} {} was executed {} times",
+                self.wanted.method, self.call.executions
+            ));
+        }
+        self.judge_posts(found);
+        self.judge_order(found);
+        let free = self.call.cancelled.is_some() || self.leaves();
+        match self.call.outcomes.as_slice() {
+            [] if free => {}
+            [] => found.push(format!("{key} has no outcome")),
+            [(at, outcome)] => {
+                self.judge_claims(outcome, found);
+                if !free {
+                    self.judge_outcome(*at, outcome, found);
+                }
+            }
+            more => found.push(format!("{key} has {} outcomes: {more:?}", more.len())),
+        }
+    }
+
+    /// A request is sent again only when it certainly was not processed, or may be repeated.
+    fn judge_posts(&self, found: &mut Vec<String>) {
+        let mut lost = 0;
+        for pair in self.call.posts.windows(2) {
+            let again = match &pair[0].fate {
+                Fate::Busy { .. } | Fate::SessionLost | Fate::Redirected { good: true } => true,
+                Fate::NoHead | Fate::Stream(_) | Fate::Json { whole: false } | Fate::Pending => {
+                    lost += 1;
+                    self.is_safe() && lost == 1
+                }
+                _ => false,
+            };
+            if !again {
+                found.push(format!(
+                    "{} was sent again after {:?}",
+                    self.key, pair[0].fate
+                ));
+            }
+        }
+    }
+
+    fn judge_order(&self, found: &mut Vec<String>) {
+        let key = self.key;
+        for pair in self.call.got.windows(2) {
+            let (before, after) = (pair[0].1, pair[1].1);
+            if after == before {
+                found.push(format!("{key} got message {after:?} twice"));
+            } else if after < before {
+                let known = self
+                    .call
+                    .got
+                    .iter()
+                    .filter(|(_, mark)| *mark == after)
+                    .count();
+                let what = if known > 1 { "twice" } else { "out of order" };
+                found.push(format!(
+                    "{key} got message {after:?} {what}, after {before:?}"
+                ));
+            }
+        }
+    }
+
+    /// An error that says something about execution is right.
+    fn judge_claims(&self, outcome: &Outcome, found: &mut Vec<String>) {
+        let Outcome::Error(error) = outcome else {
+            return;
+        };
+        let key = self.key;
+        if error.kind.is_none() {
+            let own = self
+                .call
+                .posts
+                .iter()
+                .any(|post| matches!(post.fate, Fate::Status(_)));
+            if error.code != -32050 || !own {
+                found.push(format!("{key} got an error that nobody made: {error:?}"));
+            }
+            return;
+        }
+        let no = error.executed.as_deref() == Some("no");
+        if no && self.call.executions > 0 {
+            found.push(format!(
+                "{key} was executed and is said not to be: {error:?}"
+            ));
+        }
+        if error.retry_safe != Some(no) {
+            found.push(format!(
+                "{key} got an error whose retry_safe is wrong: {error:?}"
+            ));
+        }
+    }
+
+    fn judge_outcome(&self, at: std::time::Duration, outcome: &Outcome, found: &mut Vec<String>) {
+        let key = self.key;
+        match outcome {
+            Outcome::Result(exec) => {
+                if self.call.executions < *exec || *exec == 0 {
+                    found.push(format!(
+                        "{key} got the result of execution {exec}, which was none"
+                    ));
+                }
+                self.judge_complete(Some(*exec), found);
+            }
+            Outcome::Error(error) => {
+                if excuses::find(self.plan, self.facts, self.wanted, self.call, at, error).is_none()
+                {
+                    found.push(format!(
+                        "{key} failed without need: {error:?}; posts {:?}; gets {:?}",
+                        self.call.posts, self.call.gets
+                    ));
+                }
+                if error.kind.as_deref() != Some("timeout") {
+                    self.judge_complete(None, found);
+                }
+            }
+            Outcome::Abandoned if !self.wanted.client_cuts.is_empty() => {}
+            Outcome::Abandoned => found.push(format!(
+                "{key}'s stream toward the client ended without an id"
+            )),
+            Outcome::Status(status) => {
+                found.push(format!("{key} was answered with status {status}"))
+            }
+        }
+    }
+
+    /// What was sent whole has arrived; of the execution that brought the result, also what has an
+    /// id.
+    fn judge_complete(&self, exec: Option<u32>, found: &mut Vec<String>) {
+        let got: BTreeSet<_> = self.call.got.iter().map(|(_, mark)| *mark).collect();
+        let mut due: BTreeSet<_> = self.call.sent_whole.iter().copied().collect();
+        if let Some(exec) = exec {
+            due.extend(self.call.with_id.iter().filter(|mark| mark.0 == exec));
+            due.retain(|mark| mark.0 <= exec);
+        }
+        let missing: Vec<_> = due.difference(&got).collect();
+        if !missing.is_empty() {
+            found.push(format!(
+                "{} lost messages {missing:?}; posts {:?}; gets {:?}",
+                self.key, self.call.posts, self.call.gets
+            ));
+        }
+    }
+}
+
+fn judge_session(
+    plan: &Plan,
+    facts: &Facts,
+    name: &str,
+    session: &SessionFacts,
+    found: &mut Vec<String>,
+) {
+    for pair in session.got.windows(2) {
+        if pair[1].1 <= pair[0].1 {
+            let twice = session.got.iter().filter(|(_, n)| *n == pair[1].1).count() > 1;
+            let what = if twice { "twice" } else { "out of order" };
+            found.push(format!("notice {} of {name} came {what}", pair[1].1));
+        }
+    }
+    let Some(client) = plan.clients.get(session.client) else {
+        return;
+    };
+    let reads =
+        client.listens && client.leaves_early.is_none() && !facts.blind.contains(&session.client);
+    if !reads {
+        return;
+    }
+    let got: BTreeSet<_> = session.got.iter().map(|(_, number)| *number).collect();
+    let mut due: BTreeSet<_> = session.notices_sent.iter().copied().collect();
+    let refused = session
+        .gets
+        .iter()
+        .any(|get| pace::is_final_for_standing(&get.fate));
+    if session.lost.is_none() && !refused && plan.server.standalone {
+        due.extend(
+            session
+                .notices_with_id
+                .iter()
+                .filter(|number| **number > session.missable),
+        );
+    }
+    let missing: Vec<_> = due.difference(&got).collect();
+    if !missing.is_empty() {
+        found.push(format!(
+            "notices {missing:?} of {name} were lost; gets {:?}",
+            session.gets
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests;

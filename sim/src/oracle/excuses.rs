@@ -1,0 +1,193 @@
+//! When a request may fail: the rules of recovery, read from what the server saw and did.
+
+use std::time::Duration;
+
+use crate::fault::How;
+use crate::ledger::{Call, ErrorSeen, Facts, Fate, StreamFate, Visit};
+use crate::plan::{CallPlan, Plan};
+use crate::run::HINT_MAX;
+
+/// Failed attempts in a row after which a stream may be given up.
+const BUDGET: usize = 10;
+
+/// Why this error is in order; `None` if the request should have succeeded.
+pub(super) fn find(
+    plan: &Plan,
+    facts: &Facts,
+    wanted: &CallPlan,
+    call: &Call,
+    at: Duration,
+    error: &ErrorSeen,
+) -> Option<&'static str> {
+    let sent = call.sent.unwrap_or_default();
+    let failed_dials = facts
+        .dials_failed
+        .iter()
+        .filter(|when| (sent..=at).contains(when))
+        .count();
+    if error.kind.as_deref() == Some("timeout") {
+        let limit = plan.request_timeout?;
+        let disturbed = failed_dials > 0 || !is_undisturbed(call) || lost_since(facts, call, at);
+        return (at >= sent + limit && disturbed).then_some("the request's deadline");
+    }
+    let Some(last) = call.posts.last() else {
+        let reset = facts.resets.iter().any(|when| (sent..=at).contains(when));
+        // The session may have to be restored first, which takes a handshake.
+        let handshakes = facts.handshakes.values().flatten();
+        let broken = handshakes
+            .filter(|visit| visit.at <= at && visit.until >= sent)
+            .count();
+        return (failed_dials > 0 || reset || broken > 0).then_some("it never reached the server");
+    };
+    if lost_since(facts, call, at) {
+        return Some("its session was lost");
+    }
+    if failed_dials > 0 && last.fate != Fate::Pending && !is_resumable(call) {
+        return Some("the upstream could not be reached");
+    }
+    let safe = wanted.method != "tools/call";
+    let lost = call
+        .posts
+        .iter()
+        .filter(|post| is_lost_answer(&post.fate))
+        .count();
+    // A safe request is sent once more before it fails.
+    let spent = !safe || lost > 1;
+    match &last.fate {
+        Fate::Pending => facts
+            .resets
+            .iter()
+            .any(|when| (sent..=at).contains(when))
+            .then_some("reset"),
+        Fate::NoHead | Fate::Json { whole: false } => spent.then_some("its answer was lost"),
+        Fate::Hangs => None,
+        Fate::Status(_) => Some("the server's status"),
+        Fate::Busy { seconds, .. } => {
+            let long = seconds.is_some_and(|seconds| Duration::from_secs(seconds) > HINT_MAX);
+            let busy = call
+                .posts
+                .iter()
+                .filter(|post| matches!(post.fate, Fate::Busy { .. }))
+                .count();
+            let late = plan.request_timeout.is_some_and(|limit| {
+                at + Duration::from_secs(seconds.unwrap_or(30)) >= sent + limit
+            });
+            (long || late || busy >= BUDGET).then_some("the server stays busy")
+        }
+        Fate::SessionLost => {
+            let refused = call
+                .posts
+                .iter()
+                .filter(|post| post.fate == Fate::SessionLost)
+                .count();
+            (refused > 1 || failed_dials > 0).then_some("no session could be had")
+        }
+        Fate::Redirected { good } => (!good).then_some("a redirect that must not be followed"),
+        Fate::NoAnswer => Some("the server gave no answer"),
+        Fate::Json { whole: true } => None,
+        Fate::Stream(_) => stream(facts, call, last, at, spent),
+    }
+}
+
+/// The answer's stream broke.
+fn stream(
+    facts: &Facts,
+    call: &Call,
+    post: &Visit,
+    at: Duration,
+    spent: bool,
+) -> Option<&'static str> {
+    let later: Vec<_> = call.gets.iter().filter(|get| get.at >= post.at).collect();
+    let resumable = has_id(&post.fate) || later.iter().any(|get| has_id(&get.fate));
+    if !resumable {
+        return spent.then_some("its stream broke before it had an id");
+    }
+    if let Some(last) = later.last()
+        && refuses_resume(&last.fate)
+    {
+        return Some("the server refused to go on with its stream");
+    }
+    let since = later
+        .iter()
+        .rev()
+        .take_while(|get| {
+            !matches!(
+                &get.fate,
+                Fate::Stream(StreamFate {
+                    new_messages: 1..,
+                    ..
+                })
+            )
+        })
+        .count();
+    let first_break = post.until;
+    let dials = facts
+        .dials_failed
+        .iter()
+        .filter(|when| (first_break..=at).contains(when))
+        .count();
+    (since + dials + 1 >= BUDGET).then_some("its budget was used up")
+}
+
+/// The server says that it will not go on with the stream.
+fn refuses_resume(fate: &Fate) -> bool {
+    match fate {
+        Fate::Status(status) => !matches!(status, 408 | 409 | 425 | 429 | 500 | 502 | 503 | 504),
+        Fate::NoAnswer => true,
+        Fate::Redirected { good } => !good,
+        Fate::SessionLost => true,
+        _ => false,
+    }
+}
+
+fn is_resumable(call: &Call) -> bool {
+    call.posts
+        .iter()
+        .chain(&call.gets)
+        .any(|visit| has_id(&visit.fate))
+}
+
+fn has_id(fate: &Fate) -> bool {
+    matches!(fate, Fate::Stream(StreamFate { ids: true, .. }))
+}
+
+fn is_lost_answer(fate: &Fate) -> bool {
+    matches!(
+        fate,
+        Fate::NoHead | Fate::Json { whole: false } | Fate::Pending | Fate::Stream(_)
+    )
+}
+
+/// A session that this call was in is lost.
+fn lost_since(facts: &Facts, call: &Call, at: Duration) -> bool {
+    call.posts
+        .iter()
+        .filter(|post| post.fate != Fate::SessionLost)
+        .any(|post| {
+            facts
+                .sessions
+                .get(&post.session)
+                .and_then(|session| session.lost)
+                .is_some_and(|lost| lost <= at && lost >= post.at)
+        })
+}
+
+/// Nothing went wrong with this call as far as the server saw.
+fn is_undisturbed(call: &Call) -> bool {
+    call.gets.is_empty()
+        && call.posts.iter().all(|post| match &post.fate {
+            Fate::Stream(stream) => stream.broke.is_none(),
+            Fate::Json { whole } => *whole,
+            Fate::Hangs => false,
+            _ => false,
+        })
+        && !call.posts.iter().any(|post| {
+            matches!(
+                &post.fate,
+                Fate::Stream(StreamFate {
+                    broke: Some((_, How::Silence)),
+                    ..
+                })
+            )
+        })
+}

@@ -1,0 +1,139 @@
+//! What a seed means: who takes part, what they want, and what goes wrong when.
+
+mod draw;
+
+use std::time::Duration;
+
+use crate::fault::{Disaster, Fault};
+use crate::wire::Manner;
+
+pub use draw::Draw;
+
+/// One scenario.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) mode: Mode,
+    pub(crate) server: Personality,
+    pub(crate) clients: Vec<ClientPlan>,
+    /// When what happens, from the start.
+    pub(crate) disasters: Vec<(Duration, Disaster)>,
+    pub(crate) request_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) upstream_wire: [Manner; 2],
+    pub(crate) client_wire: [Manner; 2],
+}
+
+/// Which assembly runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// HTTP clients.
+    Reverse,
+    /// One client on a pair of pipes.
+    Forward,
+}
+
+/// How the server is.
+#[derive(Debug, Clone)]
+pub(crate) struct Personality {
+    pub(crate) version: &'static str,
+    /// Whether it hands out session ids.
+    pub(crate) sessions: bool,
+    pub(crate) ids: Ids,
+    pub(crate) replay: Replay,
+    /// Whether streams begin with an event that has an id and empty data.
+    pub(crate) priming: bool,
+    /// Whether a GET without a cursor gets a stream; else 405.
+    pub(crate) standalone: bool,
+    pub(crate) framing: Framing,
+    pub(crate) line_end: &'static str,
+    pub(crate) bom: bool,
+    /// Comments, unknown fields, foreign event types and broken payloads between the events.
+    pub(crate) noise: bool,
+    /// The `retry` that its streams begin with, in milliseconds.
+    pub(crate) retry: Option<u64>,
+    /// Comments on a quiet stream.
+    pub(crate) comments: Option<Duration>,
+}
+
+/// Which events have ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ids {
+    None,
+    All,
+    /// All but every third message; what has no id is in no log.
+    Some,
+}
+
+/// What a GET with a cursor gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replay {
+    /// What came after it.
+    Exclusive,
+    /// Its event too.
+    Inclusive,
+    /// The whole stream again.
+    FromZero,
+}
+
+/// How the end of a streamed body is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    Chunked,
+    UntilClose,
+}
+
+/// One client's part.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientPlan {
+    pub(crate) calls: Vec<CallPlan>,
+    /// Whether it opens the standalone stream.
+    pub(crate) listens: bool,
+    /// Notifications that the server sends outside of calls: when, from the session's start.
+    pub(crate) notices: Vec<Duration>,
+    /// What happens to the GETs of its standalone stream, one after the other.
+    pub(crate) standing_faults: Vec<Fault>,
+    /// What happens to its `initialize` requests.
+    pub(crate) handshake_faults: Vec<Fault>,
+    /// Bytes that it reads of its standalone connections before it breaks them.
+    pub(crate) standing_cuts: Vec<ClientCut>,
+    /// Whether it ends its session (DELETE, end of input) while calls are open.
+    pub(crate) leaves_early: Option<Duration>,
+}
+
+/// One request.
+#[derive(Debug, Clone)]
+pub(crate) struct CallPlan {
+    pub(crate) method: &'static str,
+    /// From the start of the client's session.
+    pub(crate) at: Duration,
+    /// Notifications before the response.
+    pub(crate) messages: u32,
+    pub(crate) gap: Duration,
+    /// Bytes of padding in each message.
+    pub(crate) padding: usize,
+    /// Whether the server asks the client something before this message.
+    pub(crate) asks_before: Option<u32>,
+    /// Whether it is answered by one JSON body.
+    pub(crate) json: bool,
+    /// Whether the server ends the connection in order after so many events, to be polled.
+    pub(crate) polls_after: Option<u32>,
+    /// What happens to its POSTs, one after the other.
+    pub(crate) post_faults: Vec<Fault>,
+    /// What happens to the GETs that resume it.
+    pub(crate) get_faults: Vec<Fault>,
+    pub(crate) client_cuts: Vec<ClientCut>,
+    /// The client cancels it after so long.
+    pub(crate) cancels_after: Option<Duration>,
+}
+
+/// The client's connection breaks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClientCut {
+    /// After so many bytes of the response.
+    pub(crate) after: usize,
+    /// It comes back after so long, at least.
+    pub(crate) away: Duration,
+    /// The old connection stays, unread, when it comes back.
+    pub(crate) takes_over: bool,
+}

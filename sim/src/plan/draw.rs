@@ -1,0 +1,412 @@
+//! From a seed to a plan.
+
+use std::time::Duration;
+
+use super::{CallPlan, ClientCut, ClientPlan, Framing, Ids, Mode, Personality, Plan, Replay};
+use crate::fault::{After, Disaster, Fault, How, Spot};
+use crate::rng::Rng;
+use crate::wire::Manner;
+
+/// Which plans are drawn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Draw {
+    /// Everything.
+    #[default]
+    All,
+    /// Nothing goes wrong.
+    Calm,
+}
+
+const SAFE_METHODS: [&str; 4] = ["tools/list", "resources/read", "prompts/get", "ping"];
+
+fn ms(low: u64, high: u64, rng: &mut Rng) -> Duration {
+    Duration::from_millis(rng.range(low, high))
+}
+
+/// A time out of one of these ranges in milliseconds.
+fn span(rng: &mut Rng, ranges: &[(u64, u64)]) -> Duration {
+    let (low, high) = rng.pick(ranges);
+    ms(low, high, rng)
+}
+
+impl Plan {
+    pub(crate) fn draw(seed: u64, draw: Draw) -> Self {
+        let mut rng = Rng::new(seed);
+        let mode = if rng.chance(60) {
+            Mode::Reverse
+        } else {
+            Mode::Forward
+        };
+        let server = personality(&mut rng.fork());
+        let troubled = draw == Draw::All && !rng.chance(5);
+        let count = match mode {
+            Mode::Forward => 1,
+            Mode::Reverse => rng.pick(&[1, 1, 1, 2, 2, 3]),
+        };
+        let count = if server.sessions { count } else { 1 };
+        let mut clients: Vec<_> = (0..count)
+            .map(|_| client(&mut rng.fork(), mode, &server, troubled))
+            .collect();
+        let disasters = if troubled && rng.chance(45) {
+            disasters(&mut rng.fork())
+        } else {
+            Vec::new()
+        };
+        let hangs = clients.iter().any(|client| {
+            client
+                .calls
+                .iter()
+                .any(|call| call.post_faults.iter().any(may_hang))
+        });
+        let timed = hangs || !disasters.is_empty() || rng.chance(30);
+        if !timed {
+            for call in clients.iter_mut().flat_map(|client| &mut client.calls) {
+                call.asks_before = call.asks_before.filter(|_| server.sessions);
+            }
+        }
+        Self {
+            seed,
+            mode,
+            upstream_wire: manners(&mut rng),
+            client_wire: manners(&mut rng),
+            server,
+            clients,
+            disasters,
+            request_timeout: timed.then(|| Duration::from_secs(rng.range(100, 200))),
+            idle_timeout: Duration::from_secs(rng.range(8, 40)),
+        }
+    }
+}
+
+fn may_hang(fault: &Fault) -> bool {
+    matches!(
+        fault,
+        Fault::HangHead
+            | Fault::Cut {
+                how: How::Silence,
+                ..
+            }
+    )
+}
+
+fn manners(rng: &mut Rng) -> [Manner; 2] {
+    let latency = if rng.chance(40) {
+        ms(1, 80, rng)
+    } else {
+        Duration::ZERO
+    };
+    let chunk = rng.pick(&[usize::MAX, usize::MAX, usize::MAX, 1400, 7, 1]);
+    let pace = if chunk > 100 && rng.chance(10) {
+        ms(1, 100, rng)
+    } else {
+        Duration::ZERO
+    };
+    let manner = Manner {
+        latency,
+        chunk,
+        pace,
+    };
+    [
+        manner,
+        Manner {
+            latency,
+            ..Manner::PLAIN
+        },
+    ]
+}
+
+fn personality(rng: &mut Rng) -> Personality {
+    let version = rng.pick(&["2025-11-25", "2025-11-25", "2025-06-18", "2025-03-26"]);
+    let ids = rng.pick(&[Ids::All, Ids::All, Ids::All, Ids::All, Ids::Some, Ids::None]);
+    Personality {
+        version,
+        sessions: rng.chance(85),
+        ids,
+        replay: rng.pick(&[
+            Replay::Exclusive,
+            Replay::Exclusive,
+            Replay::Inclusive,
+            Replay::FromZero,
+        ]),
+        priming: ids != Ids::None && version == "2025-11-25" && rng.chance(75),
+        standalone: rng.chance(85),
+        framing: rng.pick(&[Framing::Chunked, Framing::Chunked, Framing::UntilClose]),
+        line_end: rng.pick(&["\n", "\n", "\r\n", "\r"]),
+        bom: rng.chance(10),
+        noise: rng.chance(25),
+        retry: rng
+            .chance(35)
+            .then(|| rng.pick(&[0, 1, 500, 1000, 3000, 3_600_000])),
+        comments: rng.chance(30).then(|| ms(1000, 4000, rng)),
+    }
+}
+
+fn client(rng: &mut Rng, mode: Mode, server: &Personality, troubled: bool) -> ClientPlan {
+    let calls = rng.range(1, 6);
+    let listens = mode == Mode::Forward || rng.chance(70);
+    let notices = (0..rng.range(0, 12)).map(|_| ms(0, 60_000, rng)).collect();
+    let faulty = |rng: &mut Rng, percent, most| {
+        let some = troubled && rng.chance(percent);
+        (0..if some { rng.range(1, most) } else { 0 }).collect::<Vec<_>>()
+    };
+    ClientPlan {
+        calls: (0..calls)
+            .map(|_| call(&mut rng.fork(), mode, server, troubled))
+            .collect(),
+        listens,
+        notices,
+        standing_faults: faulty(rng, 50, 5)
+            .iter()
+            .map(|_| standing_fault(rng))
+            .collect(),
+        handshake_faults: faulty(rng, 8, 2)
+            .iter()
+            .map(|_| handshake_fault(rng))
+            .collect(),
+        standing_cuts: faulty(rng, 40, 3)
+            .iter()
+            .map(|_| client_cut(rng, 4000))
+            .collect(),
+        leaves_early: (troubled && rng.chance(6)).then(|| ms(0, 20_000, rng)),
+    }
+}
+
+fn call(rng: &mut Rng, mode: Mode, server: &Personality, troubled: bool) -> CallPlan {
+    let method = if rng.chance(75) {
+        "tools/call"
+    } else {
+        rng.pick(&SAFE_METHODS)
+    };
+    let json = rng.chance(20);
+    let messages = if json {
+        0
+    } else {
+        rng.pick(&[0, 1, 2, 3, 5, 8, 12]) as u32
+    };
+    let fault = |rng: &mut Rng, percent| troubled && rng.chance(percent);
+    let posts = if fault(rng, 55) {
+        rng.pick(&[1, 1, 1, 2, 3])
+    } else {
+        0
+    };
+    let gets = if fault(rng, 50) {
+        rng.pick(&[1, 1, 2, 2, 3, 4])
+    } else {
+        0
+    };
+    let cuts = if mode == Mode::Reverse && fault(rng, 35) {
+        rng.pick(&[1, 1, 2, 3])
+    } else {
+        0
+    };
+    CallPlan {
+        method,
+        at: ms(0, 30_000, rng),
+        messages,
+        gap: span(rng, &[(0, 0), (1, 50), (50, 3000), (1000, 9000)]),
+        padding: rng.pick(&[0, 10, 100, 100, 1000, 20_000]),
+        asks_before: (method == "tools/call" && messages > 0 && rng.chance(20))
+            .then(|| rng.range(1, u64::from(messages)) as u32),
+        json,
+        polls_after: (server.priming && fault(rng, 20)).then(|| rng.range(0, 3) as u32),
+        post_faults: (0..posts)
+            .map(|_| post_fault(rng, json, messages))
+            .collect(),
+        get_faults: (0..gets).map(|_| get_fault(rng, messages)).collect(),
+        client_cuts: (0..cuts).map(|_| client_cut(rng, 1500)).collect(),
+        cancels_after: (troubled && rng.chance(4)).then(|| ms(0, 8000, rng)),
+    }
+}
+
+fn client_cut(rng: &mut Rng, most: u64) -> ClientCut {
+    ClientCut {
+        after: rng.range(0, most) as usize,
+        away: span(rng, &[(0, 0), (0, 2000), (0, 60_000)]),
+        takes_over: rng.chance(15),
+    }
+}
+
+fn spot(rng: &mut Rng) -> Spot {
+    let inside = Spot::Inside(rng.range(1, 255) as u8);
+    rng.pick(&[
+        Spot::Before,
+        inside,
+        inside,
+        inside,
+        Spot::Character,
+        Spot::IdData,
+        Spot::CrLf,
+        Spot::Unfinished,
+        Spot::After,
+        Spot::After,
+    ])
+}
+
+fn cut(rng: &mut Rng, messages: u32) -> Fault {
+    Fault::Cut {
+        how: rng.pick(&[
+            How::End,
+            How::End,
+            How::Close,
+            How::Reset,
+            How::Reset,
+            How::Silence,
+        ]),
+        event: rng.range(0, u64::from(messages) + 2) as u32,
+        spot: spot(rng),
+    }
+}
+
+fn after(rng: &mut Rng) -> After {
+    let seconds = rng.pick(&[0, 1, 1, 2, 2, 5, 5, 20, 100]);
+    rng.pick(&[After::Seconds(seconds), After::Date(seconds)])
+}
+
+fn busy(rng: &mut Rng) -> Fault {
+    let status = rng.pick(&[429, 503]);
+    let bare = status == 429 && rng.chance(30);
+    Fault::Busy {
+        status,
+        after: if bare { After::Absent } else { after(rng) },
+    }
+}
+
+fn post_fault(rng: &mut Rng, json: bool, messages: u32) -> Fault {
+    if !json && rng.chance(55) {
+        return cut(rng, messages);
+    }
+    let status = rng.pick(&[500, 502, 503, 504, 408, 400, 401, 403, 501]);
+    let error = rng.chance(30);
+    let forget = Fault::Forget {
+        status: rng.pick(&[404, 404, 400]),
+    };
+    let good = rng.chance(75);
+    let redirect = Fault::Redirect {
+        status: if good {
+            rng.pick(&[307, 308])
+        } else {
+            rng.pick(&[301, 302, 303, 307])
+        },
+        good,
+    };
+    let busy = busy(rng);
+    rng.pick(&[
+        Fault::CloseUnexecuted,
+        Fault::ResetUnexecuted,
+        Fault::ResetExecuted,
+        Fault::HangHead,
+        Fault::Status { status, error },
+        Fault::Status { status, error },
+        busy.clone(),
+        busy.clone(),
+        busy,
+        forget.clone(),
+        forget,
+        redirect.clone(),
+        redirect,
+        Fault::Accepted,
+        Fault::Empty,
+        Fault::WrongType,
+        if json {
+            Fault::Truncated
+        } else {
+            Fault::ResetExecuted
+        },
+    ])
+}
+
+fn get_fault(rng: &mut Rng, messages: u32) -> Fault {
+    if rng.chance(45) {
+        return cut(rng, messages);
+    }
+    let fatal = rng.pick(&[400, 401, 403, 405, 204, 501, 505]);
+    let passing = rng.pick(&[408, 500, 500, 502, 503, 504]);
+    let (status, error) = (if rng.chance(20) { fatal } else { passing }, false);
+    let passing = Fault::Status { status, error };
+    let busy = busy(rng);
+    let redirect = Fault::Redirect {
+        status: rng.pick(&[301, 302, 303, 307, 308]),
+        good: true,
+    };
+    let rare = rng.pick(&[
+        Fault::Forget { status: 404 },
+        Fault::Forget { status: 400 },
+        Fault::Empty,
+        Fault::WrongType,
+        Fault::HangHead,
+        Fault::Status {
+            status: 409,
+            error: false,
+        },
+    ]);
+    rng.pick(&[
+        Fault::ResetUnexecuted,
+        Fault::CloseUnexecuted,
+        passing.clone(),
+        passing.clone(),
+        passing,
+        busy.clone(),
+        busy,
+        redirect,
+        rare,
+    ])
+}
+
+fn standing_fault(rng: &mut Rng) -> Fault {
+    let fault = get_fault(rng, 4);
+    // A stream that is refused for good is refused once in a while only: it is tested then, and
+    // nothing else is.
+    match fault {
+        Fault::Status { status, .. }
+            if matches!(status, 401 | 403 | 405 | 204 | 501 | 505) && rng.chance(60) =>
+        {
+            Fault::Status {
+                status: 500,
+                error: false,
+            }
+        }
+        fault => fault,
+    }
+}
+
+fn handshake_fault(rng: &mut Rng) -> Fault {
+    let busy = busy(rng);
+    rng.pick(&[
+        Fault::CloseUnexecuted,
+        Fault::ResetUnexecuted,
+        Fault::Status {
+            status: 500,
+            error: false,
+        },
+        busy,
+        Fault::Empty,
+    ])
+}
+
+fn disasters(rng: &mut Rng) -> Vec<(Duration, Disaster)> {
+    (0..rng.pick(&[1, 1, 2, 3]))
+        .map(|_| {
+            let down = span(rng, &[(100, 3000), (2000, 9000), (5000, 40_000)]);
+            let disaster = rng.pick(&[
+                Disaster::Refuse(down),
+                Disaster::HangDial(down),
+                Disaster::ResetAll,
+                Disaster::ResetAll,
+                Disaster::Restart {
+                    down,
+                    keeps_log: true,
+                },
+                Disaster::Restart {
+                    down,
+                    keeps_log: true,
+                },
+                Disaster::Restart {
+                    down,
+                    keeps_log: false,
+                },
+                Disaster::ForgetAll,
+            ]);
+            (ms(500, 60_000, rng), disaster)
+        })
+        .collect()
+}

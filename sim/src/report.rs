@@ -1,0 +1,133 @@
+//! What came of the runs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::ledger::{Ledger, Outcome};
+use crate::oracle::{self};
+use crate::plan::{Mode, Plan};
+
+/// The result of one seed.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// What was wrong; empty is well.
+    pub violations: Vec<String>,
+    /// Faults that were reached, and other facts, by name.
+    pub hits: BTreeMap<&'static str, u64>,
+    /// The same for the same seed, always.
+    pub digest: u64,
+    /// How long recoveries took beyond what the policy may ask for.
+    pub late: Vec<Duration>,
+    /// Simulated time.
+    pub simulated: Duration,
+}
+
+impl Report {
+    pub(crate) fn broken(seed: u64, why: String) -> Self {
+        Self {
+            seed,
+            violations: vec![why],
+            hits: BTreeMap::new(),
+            digest: 0,
+            late: Vec::new(),
+            simulated: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn of(plan: &Plan, ledger: &Ledger) -> Self {
+        let digest = ledger.digest();
+        let simulated = ledger.now();
+        ledger.with(|facts| {
+            let mut hits = std::mem::take(&mut facts.hits);
+            let mut count = |name, by: u64| *hits.entry(name).or_default() += by;
+            count(
+                match plan.mode {
+                    Mode::Reverse => "mode: reverse",
+                    Mode::Forward => "mode: forward",
+                },
+                1,
+            );
+            for call in facts.calls.values() {
+                count("calls", u64::from(call.sent.is_some()));
+                for (_, outcome) in &call.outcomes {
+                    let name = match outcome {
+                        Outcome::Result(_) => "outcome: result",
+                        Outcome::Error(_) => "outcome: error",
+                        Outcome::Abandoned => "outcome: client had no way back",
+                        Outcome::Status(_) => "outcome: status",
+                    };
+                    count(name, 1);
+                }
+                count("messages", call.got.len() as u64);
+            }
+            let late = oracle::recoveries(plan, facts)
+                .iter()
+                .map(|recovery| recovery.took.saturating_sub(recovery.policy))
+                .collect();
+            Self {
+                seed: plan.seed,
+                violations: std::mem::take(&mut facts.violations),
+                hits,
+                digest,
+                late,
+                simulated,
+            }
+        })
+    }
+}
+
+/// All reports of one invocation.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Seeds that ran.
+    pub seeds: u64,
+    /// Seeds that failed, with what was wrong.
+    pub failed: BTreeMap<u64, Vec<String>>,
+    /// Hits by name.
+    pub hits: BTreeMap<&'static str, u64>,
+    /// All digests in one number, whatever the order of the runs.
+    pub digest: u64,
+    late: Vec<Duration>,
+    simulated: Duration,
+}
+
+impl Summary {
+    /// Adds a report.
+    pub fn add(&mut self, report: Report) {
+        self.seeds += 1;
+        for (name, count) in report.hits {
+            *self.hits.entry(name).or_default() += count;
+        }
+        self.digest ^= report.digest.rotate_left((report.seed % 64) as u32);
+        self.late.extend(report.late);
+        self.simulated += report.simulated;
+        if !report.violations.is_empty() {
+            self.failed.insert(report.seed, report.violations);
+        }
+    }
+
+    /// The hours that the clocks of all runs went.
+    #[must_use]
+    pub fn simulated(&self) -> Duration {
+        self.simulated
+    }
+
+    /// How much later than the policy allows streams came back: the share's quantile.
+    #[must_use]
+    pub fn late(&self, share: f64) -> Duration {
+        let mut late = self.late.clone();
+        late.sort_unstable();
+        let index = (late.len() as f64 * share) as usize;
+        late.get(index.min(late.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// How many recoveries were measured.
+    #[must_use]
+    pub fn recoveries(&self) -> usize {
+        self.late.len()
+    }
+}

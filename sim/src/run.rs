@@ -1,0 +1,175 @@
+//! One scenario from its seed to its verdict: the real pipeline between scripted peers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Uri};
+use shadowcat_mcp::version::VersionPolicy;
+use shadowcat_proxy::config::Config;
+use shadowcat_proxy::entropy::{Entropy, SeededEntropy};
+use shadowcat_proxy::session::Shared;
+use shadowcat_proxy::{forward, reverse};
+use shadowcat_store::Limits;
+use shadowcat_store::memory::MemoryLog;
+use shadowcat_transport::downstream::http::HttpEdgeConfig;
+use shadowcat_transport::metrics::Metrics;
+use shadowcat_transport::upstream::http::{HttpUpstream, HttpUpstreamConfig};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Edge, HttpClient, StdioClient};
+use crate::ledger::Ledger;
+use crate::oracle;
+use crate::plan::{Draw, Mode, Plan};
+use crate::report::Report;
+use crate::server::{Network, Server};
+use crate::wire;
+
+/// The most simulated time that clients may take for their calls.
+const CAP: Duration = Duration::from_secs(3 * 3600);
+/// What a server may have asked for at most, in `retry` and `Retry-After`.
+pub(crate) const HINT_MAX: Duration = Duration::from_secs(30);
+/// After the last call: so that what is parked has been probed.
+const SETTLE: Duration = Duration::from_secs(160);
+/// How long a shutdown may wait for what is open.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Runs one seed.
+#[must_use]
+pub fn run(seed: u64, draw: Draw, trace: bool) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(Box::pin(scenario(seed, draw, trace))),
+        Err(error) => Report::broken(seed, format!("no runtime: {error}")),
+    }
+}
+
+async fn scenario(seed: u64, draw: Draw, trace: bool) -> Report {
+    let plan = Arc::new(Plan::draw(seed, draw));
+    let ledger = Arc::new(Ledger::new(trace));
+    ledger.note(format_args!("{plan:#?}"));
+    let server = Server::new(Arc::clone(&plan), Arc::clone(&ledger));
+    let metrics = Arc::new(Metrics::default());
+    let shared = match pipeline(&plan, &server, &metrics) {
+        Ok(shared) => shared,
+        Err(error) => return Report::broken(seed, error),
+    };
+    let suffering = tokio::spawn(Arc::clone(&server).suffer());
+    let (ready, mut done) = mpsc::unbounded_channel();
+    let over = CancellationToken::new();
+    let mut clients = JoinSet::new();
+    let proxy = match plan.mode {
+        Mode::Reverse => {
+            let (edge, listener) = Edge::new(plan.client_wire);
+            for client in 0..plan.clients.len() {
+                clients.spawn(HttpClient::run(
+                    Arc::clone(&plan),
+                    Arc::clone(&ledger),
+                    edge.clone(),
+                    client,
+                    ready.clone(),
+                    over.clone(),
+                ));
+            }
+            let config = HttpEdgeConfig {
+                drain: DRAIN,
+                ..HttpEdgeConfig::default()
+            };
+            let (shutdown, stop) = (over.clone(), ledger.clone());
+            let shutdown = async move {
+                shutdown.cancelled().await;
+                // The clients go first.
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                stop.note(format_args!("proxy    shuts down"));
+            };
+            tokio::spawn(reverse::http(shared, listener, config, shutdown, DRAIN))
+        }
+        Mode::Forward => {
+            let [client, proxy] = plan.client_wire;
+            let (near, far) = wire::connection(client, proxy);
+            clients.spawn(StdioClient::run(
+                Arc::clone(&plan),
+                Arc::clone(&ledger),
+                near,
+                ready.clone(),
+                over.clone(),
+            ));
+            let (input, output) = tokio::io::split(far);
+            tokio::spawn(async move {
+                forward::stdio(shared, input, output, std::future::pending(), DRAIN).await;
+            })
+        }
+    };
+    let calls = async {
+        for _ in 0..plan.clients.len() {
+            done.recv().await;
+        }
+        let _ = suffering.await;
+    };
+    if tokio::time::timeout(CAP, calls).await.is_err() {
+        ledger.violation("the clients' calls did not end");
+    }
+    tokio::time::sleep(SETTLE).await;
+    server.notice_all();
+    tokio::time::sleep(SETTLE).await;
+    server.notice_all();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    over.cancel();
+    let ending = async {
+        while clients.join_next().await.is_some() {}
+        let _ = proxy.await;
+    };
+    if tokio::time::timeout(Duration::from_secs(120), ending)
+        .await
+        .is_err()
+    {
+        ledger.violation("the proxy did not end");
+    }
+    server.reset();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    oracle::leaks(&ledger, &metrics);
+    oracle::judge(&plan, &ledger);
+    Report::of(&plan, &ledger)
+}
+
+fn pipeline(
+    plan: &Plan,
+    server: &Arc<Server>,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<Shared>, String> {
+    let config = HttpUpstreamConfig {
+        url: Uri::from_static("http://server/mcp"),
+        headers: HeaderMap::new(),
+        max_message_size: 16 * 1024 * 1024,
+        retry_initial: Duration::from_secs(1),
+        retry_max: Duration::from_secs(30),
+        retry_jitter: 0.3,
+        retry_hint_max: HINT_MAX,
+        forward_auth: false,
+        idle_timeout: plan.idle_timeout,
+        max_connections: 1000,
+    };
+    let jitter = SeededEntropy::new(plan.seed ^ 1);
+    let dial = Arc::new(Network(Arc::clone(server)));
+    let random = Arc::new(move || jitter.bits());
+    let upstream = HttpUpstream::new(config, dial, random, Arc::clone(metrics))
+        .map_err(|error| error.to_string())?;
+    let config = Config {
+        request_timeout: plan.request_timeout,
+        versions: VersionPolicy::default(),
+        ..Config::default()
+    };
+    let log = MemoryLog::new(Limits::default());
+    let entropy = Arc::new(SeededEntropy::new(plan.seed ^ 2));
+    Ok(Shared::new(
+        config,
+        Arc::new(upstream),
+        Arc::new(log),
+        Arc::clone(metrics),
+        entropy,
+    ))
+}

@@ -1,0 +1,703 @@
+//! What the server makes of one HTTP request.
+
+use std::io;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::log::{Log, What};
+use super::stream::Course;
+use super::visit::{Place, Ticket};
+use super::{Server, Session, Subject};
+use crate::fault::{After, Fault};
+use crate::http1::{Conn, Head};
+use crate::ledger::{CallKey, Fate};
+use crate::plan::{CallPlan, Ids, Replay};
+
+/// Whether the connection may carry another request.
+type Kept = bool;
+
+impl Server {
+    pub(super) async fn serve(self: Arc<Self>, mut conn: Conn, number: u32) {
+        while let Ok(Some(head)) = conn.head().await {
+            let length = head.get("content-length").and_then(|n| n.parse().ok());
+            let Ok(body) = conn.exactly(length.unwrap_or(0)).await else {
+                return;
+            };
+            match self.answer(&mut conn, &head, &body).await {
+                Ok(true) => {}
+                Ok(false) | Err(_) => {
+                    self.ledger
+                        .note(format_args!("server   connection {number} ends"));
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        conn: &mut Conn,
+        head: &Head,
+        body: &[u8],
+    ) -> io::Result<Kept> {
+        match head.word(0) {
+            "POST" => {
+                let message: Value = serde_json::from_slice(body).unwrap_or_default();
+                self.post(conn, head, &message).await
+            }
+            "GET" => self.get(conn, head).await,
+            "DELETE" => self.delete(conn, head).await,
+            other => {
+                self.ledger.violation(format!("the server got a {other}"));
+                plain(conn, 405, "").await
+            }
+        }
+    }
+
+    /// The session that a request names.
+    fn session(self: &Arc<Self>, head: &Head) -> Option<Arc<Session>> {
+        if self.plan.server.sessions {
+            let name = head.get("mcp-session-id")?;
+            return self.state.lock().sessions.get(name).cloned();
+        }
+        let known = self.state.lock().sessions.values().next().cloned();
+        Some(known.unwrap_or_else(|| self.begin_session(0)))
+    }
+
+    fn begin_session(self: &Arc<Self>, client: usize) -> Arc<Session> {
+        let session = {
+            let mut state = self.state.lock();
+            state.sessions_made += 1;
+            let name = format!("s{}", state.sessions_made);
+            let session = Arc::new(Session {
+                client,
+                streams: Default::default(),
+                standalone: Arc::new(Log::new(format!("{name}:sa"), None)),
+                answers: Default::default(),
+                answered: Default::default(),
+                cancelled: Default::default(),
+                gone: CancellationToken::new(),
+                name: name.clone(),
+            });
+            if !self.plan.server.sessions {
+                state.sessions.clear();
+            }
+            state.sessions.insert(name, Arc::clone(&session));
+            session
+        };
+        let began = self.ledger.now();
+        self.ledger.with(|facts| {
+            let facts = facts.sessions.entry(session.name.clone()).or_default();
+            (facts.client, facts.began) = (client, began);
+        });
+        self.ledger.note(format_args!(
+            "server   session {} of client {client}",
+            session.name
+        ));
+        tokio::spawn(Arc::clone(self).give_notices(Arc::clone(&session)));
+        session
+    }
+
+    async fn give_notices(self: Arc<Self>, session: Arc<Session>) {
+        let mut times = self.plan.clients[session.client].notices.clone();
+        times.sort_unstable();
+        for at in times {
+            let Some(wait) = at.checked_sub(self.ledger.now()) else {
+                continue;
+            };
+            tokio::select! {
+                biased;
+                () = session.gone.cancelled() => return,
+                () = tokio::time::sleep(wait) => self.notice(&session),
+            }
+        }
+    }
+
+    async fn post(
+        self: &Arc<Self>,
+        conn: &mut Conn,
+        head: &Head,
+        message: &Value,
+    ) -> io::Result<Kept> {
+        let method = message["method"].as_str().unwrap_or_default();
+        if method == "initialize" {
+            return self.initialize(conn, head, message).await;
+        }
+        let key = message["params"]["_meta"]["call"]
+            .as_str()
+            .and_then(CallKey::parse);
+        let session = self.session(head);
+        let name = session.as_ref().map_or("", |session| &session.name);
+        let Some(key) = key.filter(|_| !message["id"].is_null() && !method.is_empty()) else {
+            let Some(session) = session else {
+                return self.unknown_session(conn, 404).await;
+            };
+            self.one_way(&session, method, message);
+            return plain(conn, 202, "").await;
+        };
+        let ticket = Ticket::open(&self.ledger, Place::Post(key), name, None);
+        let Some(session) = session else {
+            ticket.settle(Fate::SessionLost);
+            return self.unknown_session(conn, 404).await;
+        };
+        let Some(plan) = self.call_plan(key) else {
+            return plain(conn, 400, "").await;
+        };
+        let fault = self.next_fault(Subject::Post(key));
+        if let Some(fault) = &fault
+            && !matches!(
+                fault,
+                Fault::Cut { .. }
+                    | Fault::Truncated
+                    | Fault::ResetExecuted
+                    | Fault::HangHead
+                    | Fault::WrongType
+            )
+        {
+            self.ledger.hit(fault.name());
+            return self
+                .refuse(conn, &session, &ticket, fault, &message["id"])
+                .await;
+        }
+        let exec = self.ledger.call(key, |call| {
+            call.executions += 1;
+            call.executions
+        });
+        self.ledger.note(format_args!(
+            "server   executes {key} #{exec} in {}",
+            session.name
+        ));
+        let log = self.start(&session, key, exec, plan.clone(), message["id"].clone());
+        match fault {
+            Some(fault @ (Fault::ResetExecuted | Fault::HangHead | Fault::WrongType)) => {
+                self.ledger.hit(fault.name());
+                self.refuse(conn, &session, &ticket, &fault, &message["id"])
+                    .await
+            }
+            fault if plan.json => self.json(conn, &session, &log, &ticket, fault).await,
+            fault => {
+                let course = Course {
+                    from: 0,
+                    new_from: 0,
+                    cut: fault,
+                    polls_after: plan.polls_after,
+                    retry: self.plan.server.retry.or(plan.polls_after.map(|_| 500)),
+                };
+                self.stream(conn, &session, &log, &ticket, course).await
+            }
+        }
+    }
+
+    /// A JSON answer: waits for the response.
+    async fn json(
+        &self,
+        conn: &mut Conn,
+        session: &Session,
+        log: &Log,
+        ticket: &Ticket<'_>,
+        fault: Option<Fault>,
+    ) -> io::Result<Kept> {
+        let entry = loop {
+            let changed = log.changed.notified();
+            if let (Some(entry), _) = log.at(0) {
+                break entry;
+            }
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = session.gone.cancelled() => {
+                    ticket.settle(Fate::NoHead);
+                    return Ok(false);
+                }
+                () = conn.closed() => return Ok(false),
+            }
+        };
+        let mut bytes = response(200, &[("content-type", "application/json")], &entry.payload);
+        let whole = fault.is_none();
+        if let Some(fault) = fault {
+            self.ledger.hit(fault.name());
+            let at = bytes.len() - entry.payload.len() / 2;
+            bytes.truncate(at);
+        }
+        conn.write(&bytes).await?;
+        ticket.settle(Fate::Json { whole });
+        Ok(whole)
+    }
+
+    /// Runs a call: its messages in time, the server's question, the response.
+    fn start(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        key: CallKey,
+        exec: u32,
+        plan: CallPlan,
+        id: Value,
+    ) -> Arc<Log> {
+        let log = {
+            let mut streams = session.streams.lock();
+            let log = Arc::new(Log::new(
+                format!("{}:{}", session.name, streams.len()),
+                Some(key),
+            ));
+            streams.push(Arc::clone(&log));
+            log
+        };
+        self.ledger
+            .with(|facts| facts.streams.insert(log.name.clone(), key));
+        let cancelled = CancellationToken::new();
+        session.cancelled.lock().insert(key, cancelled.clone());
+        let (server, session, job) = (Arc::clone(self), Arc::clone(session), Arc::clone(&log));
+        if self.plan.server.priming && !plan.json {
+            log.append(String::new(), What::Priming, true);
+        }
+        tokio::spawn(async move {
+            let working = server.work(&session, &job, key, exec, &plan, &id);
+            tokio::select! {
+                biased;
+                () = session.gone.cancelled() => {}
+                () = cancelled.cancelled() => {}
+                () = working => {}
+            }
+        });
+        log
+    }
+
+    async fn work(
+        &self,
+        session: &Session,
+        log: &Log,
+        key: CallKey,
+        exec: u32,
+        plan: &CallPlan,
+        id: &Value,
+    ) {
+        let pad: String = "é😀x".chars().cycle().take(plan.padding / 3).collect();
+        let mut number = 0;
+        let mut say = |message: String| {
+            number += 1;
+            let mark = (exec, number);
+            let with_id = self.gives_id(number);
+            if with_id {
+                self.ledger.call(key, |call| call.with_id.push(mark));
+            }
+            log.append(message, What::Message(mark), with_id);
+            number + 1
+        };
+        let mut next = 1;
+        for n in 1..=plan.messages {
+            if plan.asks_before == Some(n) {
+                let ask = format!("ask-{key}-{exec}");
+                next = say(format!(
+                    r#"{{"jsonrpc":"2.0","id":"{ask}","method":"elicitation/create","params":{{"message":"?","requestedSchema":{{"type":"object","properties":{{}}}},"_meta":{{"call":"{key}","exec":{exec},"n":{next}}},"pad":"é"}}}}"#
+                ));
+                loop {
+                    let answered = session.answered.notified();
+                    if session.answers.lock().contains_key(&ask) {
+                        break;
+                    }
+                    answered.await;
+                }
+            }
+            tokio::time::sleep(plan.gap).await;
+            next = if n % 2 == 1 {
+                say(format!(
+                    r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":"{key}","progress":{n},"_meta":{{"call":"{key}","exec":{exec},"n":{next}}},"pad":"{pad}"}}}}"#
+                ))
+            } else {
+                say(format!(
+                    r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"info","data":"é","_meta":{{"call":"{key}","exec":{exec},"n":{next}}},"pad":"{pad}"}}}}"#
+                ))
+            };
+        }
+        tokio::time::sleep(plan.gap).await;
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"result":{{"_meta":{{"call":"{key}","exec":{exec}}},"content":[],"pad":"é"}}}}"#
+        );
+        log.append(text, What::Response, self.plan.server.ids != Ids::None);
+    }
+
+    /// A notification or a response of the client.
+    fn one_way(&self, session: &Session, method: &str, message: &Value) {
+        self.ledger
+            .note(format_args!("server   got {method:?} {}", message["id"]));
+        if method == "notifications/cancelled" {
+            let id = message["params"]["requestId"].as_str().unwrap_or_default();
+            if let Some(key) = CallKey::parse(id)
+                && let Some(cancelled) = session.cancelled.lock().get(&key)
+            {
+                cancelled.cancel();
+            }
+        }
+        if method.is_empty()
+            && let Some(id) = message["id"].as_str()
+        {
+            *session.answers.lock().entry(id.to_owned()).or_default() += 1;
+            session.answered.notify_waiters();
+        }
+    }
+
+    async fn initialize(
+        self: &Arc<Self>,
+        conn: &mut Conn,
+        head: &Head,
+        message: &Value,
+    ) -> io::Result<Kept> {
+        let name = message["params"]["clientInfo"]["name"]
+            .as_str()
+            .unwrap_or_default();
+        let client = name
+            .rsplit('-')
+            .next()
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(usize::MAX);
+        if client >= self.plan.clients.len() || head.get("mcp-session-id").is_some() {
+            self.ledger
+                .violation(format!("an initialize that is no client's own: {message}"));
+            return plain(conn, 400, "").await;
+        }
+        let ticket = Ticket::open(&self.ledger, Place::Handshake(client), "", None);
+        if let Some(fault) = self.next_fault(Subject::Handshake(client)) {
+            self.ledger.hit("handshake fault");
+            let nobody = Session {
+                name: String::new(),
+                client,
+                streams: Default::default(),
+                standalone: Arc::new(Log::new(String::new(), None)),
+                answers: Default::default(),
+                answered: Default::default(),
+                cancelled: Default::default(),
+                gone: CancellationToken::new(),
+            };
+            return self
+                .refuse(conn, &nobody, &ticket, &fault, &message["id"])
+                .await;
+        }
+        let session = self.begin_session(client);
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":{},"result":{{"protocolVersion":"{}","capabilities":{{"tools":{{"listChanged":true}},"logging":{{}},"resources":{{"subscribe":true,"listChanged":true}}}},"serverInfo":{{"name":"sim","version":"1"}}}}}}"#,
+            message["id"], self.plan.server.version
+        );
+        let mut fields = vec![("content-type", "application/json")];
+        if self.plan.server.sessions {
+            fields.push(("mcp-session-id", &session.name));
+        }
+        conn.write(&response(200, &fields, &body)).await?;
+        ticket.settle(Fate::Json { whole: true });
+        Ok(true)
+    }
+
+    async fn get(self: &Arc<Self>, conn: &mut Conn, head: &Head) -> io::Result<Kept> {
+        let cursor = head.get("last-event-id");
+        let Some(session) = self.session(head) else {
+            let named = head.get("mcp-session-id").unwrap_or_default().to_owned();
+            // Whose stream it was: the name of a stream begins with that of its session.
+            let place = self.place_of(&named, cursor);
+            let ticket = Ticket::open(&self.ledger, place, &named, cursor);
+            ticket.settle(Fate::SessionLost);
+            return self.unknown_session(conn, 404).await;
+        };
+        let streams = session.streams.lock().clone();
+        let found = cursor.and_then(|cursor| {
+            streams.iter().chain([&session.standalone]).find_map(|log| {
+                log.find(cursor)
+                    .map(|(at, sent)| (Arc::clone(log), at, sent))
+            })
+        });
+        match (cursor, found) {
+            (None, _) => self.standing(conn, &session, None).await,
+            (Some(cursor), None) => {
+                if !self.state.lock().forgot {
+                    self.ledger.violation(format!(
+                        "cursor {cursor:?} is none of session {}",
+                        session.name
+                    ));
+                }
+                let place = self.place_of(&session.name, Some(cursor));
+                let ticket = Ticket::open(&self.ledger, place, &session.name, Some(cursor));
+                ticket.settle(Fate::Status(400));
+                plain(conn, 400, "no such event").await
+            }
+            (Some(cursor), Some((log, at, sent))) => {
+                if !sent {
+                    self.ledger.violation(format!(
+                        "cursor {cursor:?} is of an event that never left whole"
+                    ));
+                }
+                match log.call {
+                    None => self.standing(conn, &session, Some((cursor, at))).await,
+                    Some(key) => self.resume(conn, &session, &log, key, cursor, at).await,
+                }
+            }
+        }
+    }
+
+    /// The ledger's place for a GET whose session or stream is not there any more.
+    fn place_of(&self, session: &str, cursor: Option<&str>) -> Place {
+        let stream = cursor
+            .and_then(|cursor| cursor.rsplit_once('/'))
+            .map(|(stream, _)| stream);
+        let key =
+            stream.and_then(|stream| self.ledger.with(|facts| facts.streams.get(stream).copied()));
+        key.map_or(Place::Standing(session.to_owned()), Place::Get)
+    }
+
+    /// From where a stream goes on, and where what is new begins.
+    fn replay(&self, at: usize) -> (usize, usize) {
+        match self.plan.server.replay {
+            Replay::Exclusive => (at + 1, at + 1),
+            Replay::Inclusive => (at, at + 1),
+            Replay::FromZero => (0, at + 1),
+        }
+    }
+
+    async fn standing(
+        &self,
+        conn: &mut Conn,
+        session: &Session,
+        cursor: Option<(&str, usize)>,
+    ) -> io::Result<Kept> {
+        let place = Place::Standing(session.name.clone());
+        let ticket = Ticket::open(&self.ledger, place, &session.name, cursor.map(|c| c.0));
+        if !self.plan.server.standalone {
+            ticket.settle(Fate::Status(405));
+            return plain(conn, 405, "").await;
+        }
+        let log = &session.standalone;
+        let gets = self.ledger.with(|facts| {
+            facts
+                .sessions
+                .entry(session.name.clone())
+                .or_default()
+                .gets
+                .clone()
+        });
+        if cursor.is_none()
+            && log.id_sent()
+            && !gets.iter().any(|get| get.fate == Fate::Status(400))
+        {
+            self.ledger.violation(format!(
+                "a GET without the cursor that session {} has",
+                session.name
+            ));
+        }
+        let fault = self.next_fault(Subject::Standing(session.client));
+        if let Some(fault) = &fault
+            && !matches!(fault, Fault::Cut { .. })
+        {
+            self.ledger.hit(fault.name());
+            return self
+                .refuse(conn, session, &ticket, fault, &Value::Null)
+                .await;
+        }
+        let (from, new_from) = match cursor {
+            Some((_, at)) => self.replay(at),
+            None => {
+                let opened = gets.iter().any(|get| matches!(get.fate, Fate::Stream(_)));
+                let live = log.live_position(!opened);
+                (live, live)
+            }
+        };
+        let lost = from.min(log.len());
+        if cursor.is_none() {
+            self.ledger.with(|facts| {
+                let facts = facts.sessions.entry(session.name.clone()).or_default();
+                facts.missable = facts.missable.max(lost as u32);
+            });
+        }
+        let retry = self.plan.server.retry;
+        let course = Course {
+            from,
+            new_from,
+            cut: fault,
+            polls_after: None,
+            retry,
+        };
+        self.stream(conn, session, log, &ticket, course).await
+    }
+
+    async fn resume(
+        &self,
+        conn: &mut Conn,
+        session: &Session,
+        log: &Log,
+        key: CallKey,
+        cursor: &str,
+        at: usize,
+    ) -> io::Result<Kept> {
+        let ticket = Ticket::open(&self.ledger, Place::Get(key), &session.name, Some(cursor));
+        let fault = self.next_fault(Subject::Get(key));
+        if let Some(fault) = &fault
+            && !matches!(fault, Fault::Cut { .. })
+        {
+            self.ledger.hit(fault.name());
+            return self
+                .refuse(conn, session, &ticket, fault, &Value::Null)
+                .await;
+        }
+        self.ledger.hit("resume");
+        let (from, new_from) = self.replay(at);
+        let polls_after = self.call_plan(key).and_then(|plan| plan.polls_after);
+        let retry = self.plan.server.retry.or(polls_after.map(|_| 500));
+        let course = Course {
+            from,
+            new_from,
+            cut: fault,
+            polls_after,
+            retry,
+        };
+        self.stream(conn, session, log, &ticket, course).await
+    }
+
+    async fn delete(self: &Arc<Self>, conn: &mut Conn, head: &Head) -> io::Result<Kept> {
+        let Some(session) = self.session(head).filter(|_| self.plan.server.sessions) else {
+            return self.unknown_session(conn, 404).await;
+        };
+        let at = self.ledger.now();
+        self.ledger
+            .note(format_args!("server   DELETE {}", session.name));
+        self.ledger.with(|facts| {
+            facts
+                .sessions
+                .entry(session.name.clone())
+                .or_default()
+                .deleted = Some(at);
+        });
+        self.state.lock().sessions.remove(&session.name);
+        session.gone.cancel();
+        plain(conn, 200, "").await
+    }
+
+    async fn unknown_session(&self, conn: &mut Conn, status: u16) -> io::Result<Kept> {
+        let body =
+            r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"Session not found"}}"#;
+        json_body(conn, status, body).await
+    }
+
+    /// Does to a request what the fault says.
+    async fn refuse(
+        &self,
+        conn: &mut Conn,
+        session: &Session,
+        ticket: &Ticket<'_>,
+        fault: &Fault,
+        id: &Value,
+    ) -> io::Result<Kept> {
+        match *fault {
+            Fault::CloseUnexecuted => {
+                ticket.settle(Fate::NoHead);
+                Ok(false)
+            }
+            Fault::ResetUnexecuted | Fault::ResetExecuted => {
+                ticket.settle(Fate::NoHead);
+                conn.wire.cutter().reset();
+                Ok(false)
+            }
+            Fault::HangHead => {
+                ticket.settle(Fate::Hangs);
+                conn.closed().await;
+                Ok(false)
+            }
+            Fault::Status { status, error } => {
+                ticket.settle(Fate::Status(status));
+                if error && !id.is_null() {
+                    let body = format!(
+                        r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32050,"message":"the server's own error"}}}}"#
+                    );
+                    return json_body(conn, status, &body).await;
+                }
+                plain(conn, status, "").await
+            }
+            Fault::Busy { status, after } => {
+                let seconds = match after {
+                    After::Absent => None,
+                    After::Seconds(n) | After::Date(n) => Some(n),
+                };
+                ticket.settle(Fate::Busy { status, seconds });
+                let value = match after {
+                    After::Absent => String::new(),
+                    After::Seconds(n) => format!("retry-after: {n}\r\n"),
+                    After::Date(n) => format!(
+                        "date: Sun, 06 Nov 1994 08:00:00 GMT\r\nretry-after: Sun, 06 Nov 1994 08:{:02}:{:02} GMT\r\n",
+                        n / 60,
+                        n % 60
+                    ),
+                };
+                let head = format!("HTTP/1.1 {status} Busy\r\n{value}content-length: 0\r\n\r\n");
+                conn.write(head.as_bytes()).await?;
+                Ok(true)
+            }
+            Fault::Forget { status } => {
+                ticket.settle(Fate::SessionLost);
+                self.forget(session);
+                if status == 404 {
+                    return plain(conn, 404, "").await;
+                }
+                self.unknown_session(conn, status).await
+            }
+            Fault::Redirect { status, good } => {
+                ticket.settle(Fate::Redirected { good });
+                let place = if good {
+                    "/mcp/moved"
+                } else {
+                    "ftp://elsewhere/mcp"
+                };
+                conn.write(&response(status, &[("location", place)], ""))
+                    .await?;
+                Ok(true)
+            }
+            Fault::Accepted => {
+                ticket.settle(Fate::NoAnswer);
+                plain(conn, 202, "").await
+            }
+            Fault::Empty => {
+                ticket.settle(Fate::NoAnswer);
+                plain(conn, 200, "").await
+            }
+            Fault::WrongType => {
+                ticket.settle(Fate::NoAnswer);
+                conn.write(&response(
+                    200,
+                    &[("content-type", "text/html")],
+                    "<p>hello</p>",
+                ))
+                .await?;
+                Ok(true)
+            }
+            Fault::Truncated | Fault::Cut { .. } => {
+                ticket.settle(Fate::NoHead);
+                Ok(false)
+            }
+        }
+    }
+}
+
+fn response(status: u16, fields: &[(&str, &str)], body: &str) -> Vec<u8> {
+    use std::fmt::Write as _;
+    let mut text = format!("HTTP/1.1 {status} Sim\r\n");
+    for (name, value) in fields {
+        let _ = write!(text, "{name}: {value}\r\n");
+    }
+    if status != 204 {
+        let _ = write!(text, "content-length: {}\r\n", body.len());
+    }
+    let _ = write!(text, "\r\n{body}");
+    text.into_bytes()
+}
+
+async fn plain(conn: &mut Conn, status: u16, body: &str) -> io::Result<Kept> {
+    conn.write(&response(status, &[("content-type", "text/plain")], body))
+        .await?;
+    Ok(true)
+}
+
+async fn json_body(conn: &mut Conn, status: u16, body: &str) -> io::Result<Kept> {
+    conn.write(&response(
+        status,
+        &[("content-type", "application/json")],
+        body,
+    ))
+    .await?;
+    Ok(true)
+}

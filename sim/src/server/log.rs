@@ -1,0 +1,114 @@
+//! The server's streams: numbered events in memory.
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::ledger::{CallKey, Mark};
+
+/// One stream.
+pub(super) struct Log {
+    /// Its name, the first part of its ids.
+    pub(super) name: String,
+    /// The call that it answers; none for the standalone stream.
+    pub(super) call: Option<CallKey>,
+    state: Mutex<State>,
+    pub(super) changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    events: Vec<Entry>,
+    finished: bool,
+    /// Where a connection without a cursor begins: behind everything that was on a connection.
+    live: usize,
+    /// Whether any id of this stream was sent with a whole event.
+    id_sent: bool,
+}
+
+/// One event.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) id: Option<String>,
+    pub(super) payload: String,
+    pub(super) what: What,
+    /// It left whole at least once.
+    pub(super) sent: bool,
+}
+
+/// What an event is to the ledger.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum What {
+    Priming,
+    Message(Mark),
+    Notice(u32),
+    Response,
+}
+
+impl Log {
+    pub(super) fn new(name: String, call: Option<CallKey>) -> Self {
+        Self {
+            name,
+            call,
+            state: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    pub(super) fn append(&self, payload: String, what: What, with_id: bool) {
+        let mut state = self.state.lock();
+        let id = with_id.then(|| format!("{}/{}", self.name, state.events.len()));
+        state.events.push(Entry {
+            id,
+            payload,
+            what,
+            sent: false,
+        });
+        state.finished |= what == What::Response;
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// The event at a position; whether there will be none any more.
+    pub(super) fn at(&self, position: usize) -> (Option<Entry>, bool) {
+        let state = self.state.lock();
+        let over = state.finished && position >= state.events.len();
+        (state.events.get(position).cloned(), over)
+    }
+
+    /// An event left whole; true if it is the first time.
+    pub(super) fn sent(&self, position: usize) -> bool {
+        let mut state = self.state.lock();
+        state.live = state.live.max(position + 1);
+        let Some(entry) = state.events.get_mut(position) else {
+            return false;
+        };
+        let first = !std::mem::replace(&mut entry.sent, true);
+        state.id_sent |= state.events[position].id.is_some();
+        first
+    }
+
+    /// Where an id stands, and whether its event has left whole.
+    pub(super) fn find(&self, id: &str) -> Option<(usize, bool)> {
+        let state = self.state.lock();
+        let position = state
+            .events
+            .iter()
+            .position(|e| e.id.as_deref() == Some(id))?;
+        Some((position, state.events[position].sent))
+    }
+
+    /// Whether an id of this stream has left.
+    pub(super) fn id_sent(&self) -> bool {
+        self.state.lock().id_sent
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.state.lock().events.len()
+    }
+
+    /// Where a connection without a cursor begins: the first at the start, others at the end.
+    pub(super) fn live_position(&self, first: bool) -> usize {
+        let state = self.state.lock();
+        if first { 0 } else { state.events.len() }
+    }
+}

@@ -1,0 +1,333 @@
+//! One connection's event stream, and where it breaks.
+
+use std::fmt::Write as _;
+use std::io;
+use std::time::Duration;
+
+use super::log::{Entry, Log, What};
+use super::visit::Ticket;
+use super::{Server, Session};
+use crate::fault::{Fault, How, Spot};
+use crate::http1::Conn;
+use crate::ledger::{Fate, StreamFate};
+use crate::plan::Framing;
+
+/// What a stream does apart from sending its events.
+pub(super) struct Course {
+    pub(super) from: usize,
+    /// Where new events begin: those before it are repeated.
+    pub(super) new_from: usize,
+    pub(super) cut: Option<Fault>,
+    /// Closes in order after so many events, to be polled.
+    pub(super) polls_after: Option<u32>,
+    /// `retry`, as the stream's first line.
+    pub(super) retry: Option<u64>,
+}
+
+/// Whether the connection may carry another request.
+type Kept = bool;
+
+/// How writing an event ended.
+enum Written {
+    Whole,
+    Cut(How),
+}
+
+struct Writer<'a> {
+    server: &'a Server,
+    conn: &'a mut Conn,
+    ticket: &'a Ticket<'a>,
+    cut: Option<(How, u32, Spot)>,
+    /// Events so far; the head is event 0.
+    count: u32,
+}
+
+impl Server {
+    /// Streams a log.
+    pub(super) async fn stream(
+        &self,
+        conn: &mut Conn,
+        session: &Session,
+        log: &Log,
+        ticket: &Ticket<'_>,
+        course: Course,
+    ) -> io::Result<Kept> {
+        let cut = match course.cut {
+            Some(Fault::Cut { how, event, spot }) => Some((how, event, spot)),
+            _ => None,
+        };
+        ticket.settle(Fate::Stream(StreamFate::default()));
+        let mut writer = Writer {
+            server: self,
+            conn,
+            ticket,
+            cut,
+            count: 0,
+        };
+        let mut opening = String::new();
+        if self.plan.server.bom {
+            opening.push('\u{FEFF}');
+        }
+        if let Some(retry) = course.retry {
+            let end = self.plan.server.line_end;
+            let _ = write!(opening, "retry: {retry}{end}{end}");
+        }
+        if let Written::Cut(how) = writer.head(&opening).await? {
+            return writer.part(how).await;
+        }
+        let mut position = course.from;
+        let mut sent = 0;
+        loop {
+            let changed = log.changed.notified();
+            let (entry, over) = log.at(position);
+            if let Some(entry) = entry {
+                let repeated = position < course.new_from;
+                // A repetition comes from the log, where what has no id is not.
+                if !repeated || entry.id.is_some() {
+                    let (written, whole) = writer.event(&entry).await?;
+                    if whole {
+                        self.left(session, log, position, &entry, ticket, repeated);
+                    }
+                    if let Written::Cut(how) = written {
+                        return writer.part(how).await;
+                    }
+                }
+                position += 1;
+                sent += u32::from(entry.what != What::Priming && !repeated);
+                continue;
+            }
+            if over {
+                return writer.end().await;
+            }
+            if course.polls_after.is_some_and(|after| sent >= after) {
+                ticket.update(|fate| {
+                    if let Fate::Stream(stream) = fate {
+                        stream.polled = true;
+                    }
+                });
+                self.ledger.hit("polling close");
+                return writer.end().await;
+            }
+            let quiet = self
+                .plan
+                .server
+                .comments
+                .unwrap_or(Duration::from_secs(86_400));
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = session.gone.cancelled() => {
+                    ticket.update(|fate| broke(fate, self.ledger.now(), How::Close));
+                    return Ok(false);
+                }
+                () = writer.conn.closed() => return Ok(false),
+                () = tokio::time::sleep(quiet) => writer.comment().await?,
+            }
+        }
+    }
+
+    /// An event has left whole.
+    fn left(
+        &self,
+        session: &Session,
+        log: &Log,
+        position: usize,
+        entry: &Entry,
+        ticket: &Ticket<'_>,
+        repeated: bool,
+    ) {
+        let first = log.sent(position);
+        ticket.update(|fate| {
+            if let Fate::Stream(stream) = fate {
+                stream.ids |= entry.id.is_some();
+                stream.answered |= entry.what == What::Response;
+                stream.new_messages += u32::from(first && entry.what != What::Priming);
+            }
+        });
+        if repeated {
+            self.ledger.hit("repeated event");
+        }
+        if !first {
+            return;
+        }
+        match (entry.what, log.call) {
+            (What::Message(mark), Some(key)) => {
+                self.ledger.call(key, |call| call.sent_whole.push(mark));
+            }
+            (What::Notice(number), _) => self.ledger.with(|facts| {
+                let facts = facts.sessions.entry(session.name.clone()).or_default();
+                facts.notices_sent.push(number);
+            }),
+            _ => {}
+        }
+    }
+}
+
+fn broke(fate: &mut Fate, at: Duration, how: How) {
+    if let Fate::Stream(stream) = fate {
+        stream.broke = Some((at, how));
+    }
+}
+
+impl Writer<'_> {
+    async fn head(&mut self, opening: &str) -> io::Result<Written> {
+        let chunked = self.server.plan.server.framing == Framing::Chunked;
+        let framing = if chunked {
+            "transfer-encoding: chunked"
+        } else {
+            "connection: close"
+        };
+        let head =
+            format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{framing}\r\n\r\n");
+        let mut bytes = head.into_bytes();
+        bytes.extend(self.framed(opening.as_bytes()));
+        self.put(&bytes, false, None)
+            .await
+            .map(|(written, _)| written)
+    }
+
+    async fn comment(&mut self) -> io::Result<()> {
+        let end = self.server.plan.server.line_end;
+        let bytes = self.framed(format!(": quiet{end}{end}").as_bytes());
+        self.conn.write(&bytes).await
+    }
+
+    /// Writes an event. The second value tells whether the reader has it whole.
+    async fn event(&mut self, entry: &Entry) -> io::Result<(Written, bool)> {
+        let bytes = self.render(entry);
+        self.put(&bytes, true, entry.id.as_deref()).await
+    }
+
+    async fn put(
+        &mut self,
+        bytes: &[u8],
+        framed: bool,
+        id: Option<&str>,
+    ) -> io::Result<(Written, bool)> {
+        let here = self.cut.filter(|(_, event, _)| *event == self.count);
+        self.count += 1;
+        let Some((how, _, spot)) = here else {
+            let out = if framed {
+                self.framed(bytes)
+            } else {
+                bytes.to_vec()
+            };
+            self.conn.write(&out).await?;
+            return Ok((Written::Whole, true));
+        };
+        let (spot, at) = match spot.find(bytes) {
+            Some(at) => (spot, at),
+            None => (Spot::Inside(128), bytes.len() / 2),
+        };
+        // In order, a body cannot end before its head has.
+        let at = if how == How::End && !framed {
+            bytes.len()
+        } else {
+            at
+        };
+        let out = if framed {
+            self.framed(&bytes[..at])
+        } else {
+            bytes[..at].to_vec()
+        };
+        self.conn.write(&out).await?;
+        self.server.ledger.hit(
+            Fault::Cut {
+                how,
+                event: 0,
+                spot,
+            }
+            .name(),
+        );
+        self.server.ledger.hit(spot.name());
+        self.server.ledger.note(format_args!(
+            "server   stream {how:?} {spot:?} at byte {at} of {} of event {} {id:?}",
+            bytes.len(),
+            self.count - 1,
+        ));
+        let whole = framed
+            && at > 0
+            && (at == bytes.len() || at + 1 == bytes.len() && bytes.ends_with(b"\r\n"));
+        Ok((Written::Cut(how), whole))
+    }
+
+    /// In the framing of the response's body.
+    fn framed(&self, bytes: &[u8]) -> Vec<u8> {
+        if self.server.plan.server.framing == Framing::UntilClose || bytes.is_empty() {
+            return bytes.to_vec();
+        }
+        let mut out = format!("{:x}\r\n", bytes.len()).into_bytes();
+        out.extend_from_slice(bytes);
+        out.extend_from_slice(b"\r\n");
+        out
+    }
+
+    fn render(&self, entry: &Entry) -> Vec<u8> {
+        let server = &self.server.plan.server;
+        let end = server.line_end;
+        let mut text = String::new();
+        if server.noise {
+            self.noise(&mut text);
+        }
+        if let Some(id) = &entry.id {
+            let _ = write!(text, "id: {id}{end}");
+        }
+        if entry.what == What::Priming {
+            let _ = write!(text, "data:{end}{end}");
+            return text.into_bytes();
+        }
+        if self.count.is_multiple_of(2) {
+            let _ = write!(text, "event: message{end}");
+        }
+        match entry.payload.split_once(",\"pad\"") {
+            Some((head, tail)) if server.noise => {
+                let _ = write!(text, "data: {head},{end}data: \"pad\"{tail}{end}{end}");
+            }
+            _ => {
+                let _ = write!(text, "data: {}{end}{end}", entry.payload);
+            }
+        }
+        text.into_bytes()
+    }
+
+    fn noise(&self, text: &mut String) {
+        let end = self.server.plan.server.line_end;
+        let _ = match self.count % 5 {
+            0 => write!(text, "event: ping{end}data: {{}}{end}{end}"),
+            1 => write!(text, "data: this is no JSON{end}{end}"),
+            2 => write!(text, "unknown: field{end}:{end}"),
+            3 => write!(text, "event: message{end}{end}"),
+            _ => Ok(()),
+        };
+    }
+
+    /// The end of the body, in order.
+    async fn end(&mut self) -> io::Result<Kept> {
+        if self.server.plan.server.framing == Framing::UntilClose {
+            return Ok(false);
+        }
+        self.conn.write(b"0\r\n\r\n").await?;
+        Ok(true)
+    }
+
+    /// Breaks the stream.
+    async fn part(&mut self, how: How) -> io::Result<Kept> {
+        let now = self.server.ledger.now();
+        self.ticket.update(|fate| broke(fate, now, how));
+        match how {
+            How::End => self.end().await,
+            How::Close => Ok(false),
+            How::Reset => {
+                self.conn.wire.cutter().reset();
+                Ok(false)
+            }
+            How::Silence => {
+                self.conn.closed().await;
+                self.server
+                    .ledger
+                    .note(format_args!("server   silent stream was closed"));
+                Ok(false)
+            }
+        }
+    }
+}
