@@ -66,6 +66,17 @@ def running(command: list[str], **how) -> Iterator[subprocess.Popen]:
         end(process)
 
 
+@contextmanager
+def deadline(process: subprocess.Popen, seconds: float) -> Iterator[None]:
+    """Kills the process's group if the block takes longer, so that reading its output ends."""
+    timer = threading.Timer(seconds, _signal_group, (process.pid, signal.SIGKILL))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def run(command: list[str], *, seconds: float, **how) -> int | None:
     """Runs a command to its end: its status, or None if it had to be ended after `seconds`."""
     with running(command, **how) as process:
