@@ -1,0 +1,167 @@
+//! How processes end, and what everybody is told.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::{Proxy, SERVER, eventually, runs};
+
+/// Waiting requests are answered within this.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_crash_answers_every_waiting_request_and_the_next_one_finds_a_new_process() {
+    let (mut proxy, http) = Proxy::reverse(&[], &["sh", "-c", SERVER]);
+    let session = http.session();
+    let first = session.pid(2);
+    let (held, asked) = std::thread::scope(|scope| {
+        let held = scope.spawn(|| session.call(3, "x/hold"));
+        proxy.until("sh: holding");
+        let asked = Instant::now();
+        let body = session.call(4, "x/exit").body;
+        assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
+        assert!(body.contains("exit status: 3"), "{body}");
+        assert!(
+            body.contains(r#""kind":"child_exited","executed":"unknown""#),
+            "{body}"
+        );
+        (held.join().unwrap(), asked)
+    });
+    assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
+    assert!(held.body.contains("exit status: 3"), "{held:?}");
+    let second = session.pid(5);
+    assert_ne!(first, second);
+}
+
+#[test]
+fn a_crash_is_noticed_while_a_descendant_holds_the_pipe_and_ends_the_descendant() {
+    let (mut proxy, http) = Proxy::reverse(&[], &["sh", "-c", SERVER]);
+    let session = http.session();
+    let asked = Instant::now();
+    let body = session.call(2, "x/die").body;
+    assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
+    assert!(body.contains("signal: 9"), "{body}");
+    let left = proxy.until("sh: left ");
+    let left: i32 = left.split("left ").nth(1).unwrap().parse().unwrap();
+    eventually("the descendant ends", || !runs(left));
+}
+
+#[test]
+fn every_session_has_a_process_of_its_own_until_it_is_deleted() {
+    let (mut proxy, http) = Proxy::reverse(&[], &["sh", "-c", SERVER]);
+    let sessions = [http.session(), http.session(), http.session()];
+    let pids = sessions.each_ref().map(|session| session.pid(2));
+    assert!(pids[0] != pids[1] && pids[1] != pids[2] && pids[0] != pids[2]);
+    for ended in 0..3 {
+        assert!(pids[ended..].iter().all(|pid| runs(*pid)));
+        assert_eq!(sessions[ended].delete().status, 204);
+        assert!(!runs(pids[ended]), "it is gone when the client hears so");
+    }
+    proxy.signal(Signal::TERM);
+    assert!(proxy.wait().success());
+}
+
+/// As `npx` starts a server: the child is a shell, the server its descendant.
+#[test]
+fn our_own_sudden_death_kills_the_child_and_ends_the_stdin_of_its_descendants() {
+    let mark = Mark::new("killed");
+    let tree = "sh -c \"$0\"; echo the shell outlived us";
+    let (mut proxy, http) =
+        Proxy::reverse(&["--env", &mark.variable()], &["sh", "-c", tree, SERVER]);
+    let server = http.session().pid(2);
+    let shell = parent_of(server);
+    assert_eq!(
+        parent_of(shell),
+        i32::try_from(proxy.process().id()).unwrap()
+    );
+    proxy.process().kill().unwrap();
+    eventually("the child is killed", || !runs(shell));
+    eventually("its descendant sees the end of stdin", || mark.is_made());
+    eventually("the descendant ends", || !runs(server));
+}
+
+#[test]
+fn an_orderly_shutdown_closes_stdin_and_waits() {
+    let mark = Mark::new("orderly");
+    let (mut proxy, http) = Proxy::reverse(&["--env", &mark.variable()], &["sh", "-c", SERVER]);
+    let server = http.session().pid(2);
+    proxy.signal(Signal::TERM);
+    assert!(proxy.wait().success());
+    assert!(mark.is_made() && !runs(server));
+}
+
+#[test]
+fn a_server_that_will_not_end_is_killed_with_its_group() {
+    let mark = Mark::new("stubborn");
+    let options = ["--env", &mark.variable(), "--env", "STUBBORN=yes"];
+    let tree = "trap '' TERM; sh -c \"$0\"; sleep 300";
+    let (mut proxy, http) = Proxy::reverse(&options, &["sh", "-c", tree, SERVER]);
+    let server = http.session().pid(2);
+    let shell = parent_of(server);
+    let asked = Instant::now();
+    proxy.signal(Signal::TERM);
+    assert!(proxy.wait().success());
+    assert!(
+        asked.elapsed() > Duration::from_secs(3),
+        "it was asked first"
+    );
+    assert!(mark.is_made());
+    eventually("both are killed", || !runs(server) && !runs(shell));
+}
+
+#[test]
+fn the_end_of_a_stdio_client_ends_the_server() {
+    let mark = Mark::new("eof");
+    let variable = mark.variable();
+    let mut proxy = Proxy::start(&["forward", "--env", &variable, "--", "sh", "-c", SERVER]);
+    let mut stdin = proxy.process().stdin.take().unwrap();
+    let params = r#"{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
+    writeln!(
+        stdin,
+        "{}",
+        crate::support::request(1, "initialize", params)
+    )
+    .unwrap();
+    proxy.until("session initialized");
+    drop(stdin);
+    assert!(proxy.wait().success());
+    assert!(mark.is_made());
+}
+
+/// A file that the server makes at the end of its stdin.
+struct Mark(std::path::PathBuf);
+
+impl Mark {
+    fn new(name: &str) -> Self {
+        let name = format!("stdio-{name}-{}", std::process::id());
+        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = std::fs::remove_file(&path);
+        Self(path)
+    }
+
+    fn variable(&self) -> String {
+        format!("MARK={}", self.0.display())
+    }
+
+    fn is_made(&self) -> bool {
+        std::fs::read_to_string(&self.0).is_ok_and(|text| text == "end of stdin\n")
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn parent_of(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let after_name = stat.rsplit(')').next().unwrap();
+    after_name
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap()
+}
