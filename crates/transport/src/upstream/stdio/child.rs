@@ -138,10 +138,6 @@ impl Child {
         })
     }
 
-    pub(super) fn is_dead(&self) -> bool {
-        self.router.ended().is_some()
-    }
-
     pub(super) fn standalone(&self) -> Incoming {
         self.router.standalone()
     }
@@ -291,15 +287,19 @@ impl Life {
     /// It ended by itself: everybody who waits is told.
     fn died(&self, death: &Death) {
         let fault = death.fault(&self.shared.name);
-        self.router.end(fault.clone());
         let metrics = &self.shared.metrics;
         metrics.child_crashes.inc();
         self.count_exit(death.cause());
         let lived = self.started.elapsed();
         let productive = *self.productive.lock();
         warn!(server = self.shared.name, %fault, ?lived, "a server's process ended by itself");
-        let mut crashes = self.shared.crashes.lock();
-        if crashes.crashed(Instant::now(), lived, productive) {
+        let given_up = {
+            let mut crashes = self.shared.crashes.lock();
+            crashes.crashed(Instant::now(), lived, productive)
+        };
+        // Whoever hears of it may start the next process: all is counted before.
+        self.router.end(fault);
+        if given_up {
             metrics.given_up.inc();
             warn!(
                 server = self.shared.name,

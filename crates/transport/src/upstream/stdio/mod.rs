@@ -8,7 +8,7 @@
 //! - `child` is one running process: its pipes, how its death is noticed, how it is ended.
 //! - `group` ends a process with its descendants.
 //! - `crashes` decides when a command that keeps crashing is started again.
-//! - `session` and `shared` are the legs.
+//! - `leg` is what the pipeline sees of it.
 //!
 //! What a lost child means for the client is the pipeline's decision: a dead child is a
 //! [`FaultKind::ChildExited`](shadowcat_mcp::fault::FaultKind) on everything that waited for it.
@@ -18,9 +18,8 @@ mod command;
 mod crashes;
 mod faults;
 mod group;
+mod leg;
 mod output;
-mod session;
-mod shared;
 mod spawn;
 
 use std::sync::Arc;
@@ -38,8 +37,7 @@ use crate::metrics::Metrics;
 use child::Child;
 pub use command::{Launcher, StdioConfig};
 use crashes::Crashes;
-use session::SessionLeg;
-use shared::SharedLeg;
+use leg::ChildLeg;
 
 /// How long a start waits for a child that is just ending to make room.
 const ROOM_PATIENCE: Duration = Duration::from_millis(500);
@@ -78,11 +76,7 @@ impl StdioUpstream {
 
 impl Upstream for StdioUpstream {
     fn leg(&self, era: Era) -> Arc<dyn Leg> {
-        let shared = Arc::clone(&self.shared);
-        match era {
-            Era::Legacy => Arc::new(SessionLeg::new(shared)),
-            Era::Modern => Arc::new(SharedLeg::new(shared)),
-        }
+        Arc::new(ChildLeg::new(Arc::clone(&self.shared), era))
     }
 
     fn probe(&self) -> BoxFuture<Result<(), String>> {

@@ -1,11 +1,15 @@
-//! The leg of a session: a process of its own, started at the first message.
+//! A leg: one process, started at the first message.
+//!
+//! A legacy session has it for itself. Modern clients share it, because a request needs nothing of
+//! those before it (2026-07-28); there is no standalone stream then. When the process has died the
+//! leg is over: what comes later is refused with `executed: no`, and the pipeline makes a new leg.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::message::Message;
-use shadowcat_mcp::version::ProtocolVersion;
+use shadowcat_mcp::version::{Era, ProtocolVersion};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -15,19 +19,24 @@ use crate::upstream::pipe::Clients;
 use crate::upstream::{BoxFuture, Incoming, Leg, Reply, RequestContext, SendContext};
 
 /// See the [module](self).
-pub(super) struct SessionLeg(Arc<Inner>);
+pub(super) struct ChildLeg(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
+    clients: Clients,
     child: OnceCell<Child>,
     standalone_open: AtomicBool,
     closed: CancellationToken,
 }
 
-impl SessionLeg {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+impl ChildLeg {
+    pub(super) fn new(shared: Arc<Shared>, era: Era) -> Self {
         Self(Arc::new(Inner {
             shared,
+            clients: match era {
+                Era::Legacy => Clients::One,
+                Era::Modern => Clients::Many,
+            },
             child: OnceCell::new(),
             standalone_open: AtomicBool::new(false),
             closed: CancellationToken::new(),
@@ -39,7 +48,7 @@ impl Inner {
     /// The process; whoever comes first starts it.
     async fn child(&self) -> Result<&Child, Fault> {
         let started = self.child.get_or_try_init(|| async {
-            let child = self.shared.start(Clients::One).await?;
+            let child = self.shared.start(self.clients).await?;
             child.set_standalone_open(self.standalone_open.load(Ordering::SeqCst));
             Ok(child)
         });
@@ -51,7 +60,7 @@ impl Inner {
     }
 }
 
-impl Leg for SessionLeg {
+impl Leg for ChildLeg {
     fn request(
         &self,
         message: Message,
@@ -69,7 +78,9 @@ impl Leg for SessionLeg {
     fn negotiated(&self, _version: ProtocolVersion) {}
 
     fn standalone(&self) -> BoxFuture<Option<Incoming>> {
-        let incoming = self.0.child.get().map(Child::standalone);
+        let child = self.0.child.get();
+        let child = child.filter(|_| self.0.clients == Clients::One);
+        let incoming = child.map(Child::standalone);
         Box::pin(std::future::ready(incoming))
     }
 
