@@ -120,7 +120,7 @@ fn claimed(
                 Some(known) => Ok(Some(known)),
                 None => Err(Rejection::UnsupportedVersion {
                     requested: version,
-                    supported: served(policy),
+                    supported: policy.served(Era::Modern),
                 }),
             }
         }
@@ -138,17 +138,6 @@ fn header_first(headers: &HeaderMap, refused: Rejection) -> Rejection {
     match version_agrees(headers, requested) {
         Err(Rejection::MissingHeader { .. }) | Ok(()) => refused,
         Err(mismatch) => mismatch,
-    }
-}
-
-/// What -32022 names: the modern versions, or, where the operator allows none, the legacy ones, so
-/// that a client of both eras goes on with `initialize`.
-fn served(policy: &VersionPolicy) -> Vec<ProtocolVersion> {
-    let modern = policy.supported(Era::Modern);
-    if modern.is_empty() {
-        policy.supported(Era::Legacy)
-    } else {
-        modern
     }
 }
 
@@ -332,7 +321,7 @@ pub fn stdio(
         (Some(Era::Modern), Era::Legacy, _) => Err(Rejection::UnsupportedVersion {
             requested: Offer::read(message)
                 .map_or_else(|_| method.to_string(), |offer| offer.version().to_owned()),
-            supported: served(policy),
+            supported: policy.served(Era::Modern),
         }),
         (Some(Era::Legacy), Era::Modern, _) => Err(Rejection::InvalidRequest(
             "this connection was opened with initialize; a 2026-07-28 request does not fit it"

@@ -145,6 +145,22 @@ impl VersionPolicy {
         all.filter(|version| version.era() == era && self.allows(*version))
             .collect()
     }
+
+    /// What a refusal of a version names: the versions of its era, or, where none of them may be
+    /// used, those of the other, so that a peer of both eras knows where to go.
+    #[must_use]
+    pub fn served(&self, era: Era) -> Vec<ProtocolVersion> {
+        let other = match era {
+            Era::Legacy => Era::Modern,
+            Era::Modern => Era::Legacy,
+        };
+        let own = self.supported(era);
+        if own.is_empty() {
+            self.supported(other)
+        } else {
+            own
+        }
+    }
 }
 
 /// What a legacy leg has settled on. Each step may be taken once, in this order:
@@ -255,7 +271,7 @@ impl LegVersion {
             return Err(VersionError::Refused {
                 requested: requested.clone(),
                 answered: answered.to_owned(),
-                supported: policy.supported(Era::Legacy),
+                supported: policy.served(Era::Legacy),
             });
         };
         *self = Self::Negotiated {

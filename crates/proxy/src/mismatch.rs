@@ -17,7 +17,7 @@ use shadowcat_mcp::version::{self, Era, ProtocolVersion};
 use shadowcat_transport::upstream::{Item, Leg, Reply, RequestContext};
 use tokio::sync::OnceCell;
 
-use crate::session::Shared;
+use crate::session::{Session, Shared};
 
 /// How long a server may take to say what it speaks.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -94,14 +94,16 @@ pub(crate) async fn explain_to_modern(
 }
 
 /// The error that a legacy client gets in place of a modern server's refusal of `initialize`.
+/// What the session itself refused stays as it is.
 pub(crate) async fn explain_to_legacy(
-    shared: &Shared,
+    session: &Session,
     request: &Message,
     response: Message,
 ) -> Message {
-    if !inspect::may_refuse_legacy(&response) {
+    if session.has_ended() || !inspect::may_refuse_legacy(&response) {
         return response;
     }
+    let shared = &session.shared;
     match shared.era.ask(shared).await {
         Speaks::Modern(supported) => {
             let offer = Offer::read(request).map(|offer| offer.version().to_owned());

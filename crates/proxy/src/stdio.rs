@@ -188,7 +188,7 @@ impl StdioGateway {
                     .1
             }
             Era::Legacy if request.method() == Some(&Method::Initialize) => {
-                mismatch::explain_to_legacy(&self.shared, request, response).await
+                mismatch::explain_to_legacy(session, request, response).await
             }
             Era::Legacy => response,
         }

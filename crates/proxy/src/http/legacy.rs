@@ -120,8 +120,7 @@ impl HttpGateway {
                     } else {
                         StatusCode::OK
                     };
-                    let message =
-                        mismatch::explain_to_legacy(&self.shared, &request, message).await;
+                    let message = mismatch::explain_to_legacy(session, &request, message).await;
                     if session.negotiated().is_none() {
                         session.end().await;
                     } else if self.registry.list(&client) {
