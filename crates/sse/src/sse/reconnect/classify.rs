@@ -33,8 +33,10 @@ pub enum Trouble {
     NoAnswer,
     /// A success of a content type that is none of ours.
     WrongType,
-    /// A JSON body that broke off, or that is no response.
+    /// A JSON body that broke off.
     Truncated,
+    /// A JSON body that is no response to the request.
+    NoResponse,
     /// The stream ended in order; a child ended.
     Ended,
     /// The stream broke.
@@ -61,6 +63,7 @@ impl Trouble {
             Self::NoAnswer => "no_answer",
             Self::WrongType => "wrong_type",
             Self::Truncated => "truncated",
+            Self::NoResponse => "no_response",
             Self::Ended => "ended",
             Self::Reset => "reset",
             Self::Silent => "silent",
@@ -295,9 +298,10 @@ fn row(trouble: &Trouble, facts: Facts) -> Row {
             };
             Row::new(fail(F::ContentType), back(), standing)
         }
-        Trouble::NoAnswer | Trouble::Truncated => {
+        Trouble::NoAnswer | Trouble::Truncated | Trouble::NoResponse => {
             let kind = match trouble {
                 Trouble::NoAnswer => F::ContentType,
+                Trouble::Truncated => F::ConnectionLost,
                 _ => F::BadResponse,
             };
             let standing = if facts.repeated {

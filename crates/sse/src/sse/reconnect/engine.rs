@@ -164,7 +164,9 @@ impl Engine {
     /// What to do now. `waker` is woken when a wait for the origin may be over.
     pub fn poll(&mut self, now: Instant, origin: &mut Origin, waker: &Waker) -> Action {
         loop {
-            let patience = self.patience();
+            if let Some(until) = self.poll_open(now) {
+                return Action::Read(until);
+            }
             match &mut self.state {
                 State::Idle => {
                     if let Some(action) = self.depart(now, origin, waker) {
@@ -202,14 +204,7 @@ impl Engine {
                     };
                     self.settle(now, origin, trouble, Cause::Due);
                 }
-                State::Open(connection) => {
-                    connection.wait(now);
-                    let dead_at = connection.dead_at(patience);
-                    if dead_at.is_none_or(|dead_at| now < dead_at) {
-                        return Action::Read(dead_at);
-                    }
-                    self.settle(now, origin, Trouble::Silent, Cause::Due);
-                }
+                State::Open(_) => self.settle(now, origin, Trouble::Silent, Cause::Due),
                 State::Parked { probe_at, .. } => {
                     let probe_at = *probe_at;
                     if probe_at.is_none_or(|probe_at| now < probe_at) {
@@ -225,6 +220,20 @@ impl Engine {
                 State::Closed => return Action::Finish(Finish::Closed),
             }
         }
+    }
+
+    /// [`poll`](Self::poll) for an open stream, which needs no origin: until when to read. `None`
+    /// if there is something else to do, which `poll` says.
+    pub fn poll_open(&mut self, now: Instant) -> Option<Option<Instant>> {
+        let patience = self.patience();
+        let State::Open(connection) = &mut self.state else {
+            return None;
+        };
+        connection.wait(now);
+        let dead_at = connection.dead_at(patience);
+        dead_at
+            .is_none_or(|dead_at| now < dead_at)
+            .then_some(dead_at)
     }
 
     /// Tells what happened.
@@ -276,6 +285,7 @@ impl Engine {
             (Input::Close, state) => {
                 if !state.name().is_final() {
                     self.go(now, State::Closed, cause);
+                    origin.wake(now);
                 }
             }
             (input, state) => {

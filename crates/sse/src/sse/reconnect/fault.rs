@@ -12,7 +12,7 @@ pub enum FaultKind {
     Connect,
     /// TLS failed, its certificates included.
     Tls,
-    /// The connection broke, or a deadline passed, before the response's head.
+    /// The connection broke, or a deadline passed, before the response's head or within its JSON.
     ConnectionLost,
     /// The stream ended, broke or fell silent, and there is no way back to it.
     StreamEnded,
@@ -30,7 +30,7 @@ pub enum FaultKind {
     NotResumable,
     /// A success without an event stream.
     ContentType,
-    /// A body that could not be read whole.
+    /// A body that is no response to the request.
     BadResponse,
     /// A line or an event over its limit.
     TooLarge,

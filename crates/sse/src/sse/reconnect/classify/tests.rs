@@ -247,7 +247,8 @@ fn no_answer_and_half_an_answer() {
     let parked = Park(Parking::WrongType);
     for (trouble, kind) in [
         (Trouble::NoAnswer, F::ContentType),
-        (Trouble::Truncated, F::BadResponse),
+        (Trouble::Truncated, F::ConnectionLost),
+        (Trouble::NoResponse, F::BadResponse),
     ] {
         let fail = Fail(kind, Unknown);
         expect(trouble, PLAIN, [fail, fail, BACK]);
