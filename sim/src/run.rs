@@ -13,7 +13,7 @@ use shadowcat_store::Limits;
 use shadowcat_store::memory::MemoryLog;
 use shadowcat_transport::downstream::http::HttpEdgeConfig;
 use shadowcat_transport::metrics::Metrics;
-use shadowcat_transport::upstream::http::{HttpUpstream, HttpUpstreamConfig};
+use shadowcat_transport::upstream::http::{HttpUpstream, HttpUpstreamConfig, Policy};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -145,12 +145,15 @@ fn pipeline(
         url: Uri::from_static("http://server/mcp"),
         headers: HeaderMap::new(),
         max_message_size: 16 * 1024 * 1024,
-        retry_initial: Duration::from_secs(1),
-        retry_max: Duration::from_secs(30),
-        retry_jitter: 0.3,
-        retry_hint_max: HINT_MAX,
+        reconnect: Policy {
+            initial: Duration::from_secs(1),
+            max: Duration::from_secs(30),
+            jitter: 0.3,
+            hint_max: HINT_MAX,
+            idle_timeout: plan.idle_timeout,
+            ..Policy::default()
+        },
         forward_auth: false,
-        idle_timeout: plan.idle_timeout,
         max_connections: 1000,
     };
     let jitter = SeededEntropy::new(plan.seed ^ 1);

@@ -13,12 +13,12 @@ use shadowcat_transport::downstream::http::HttpEdgeConfig;
 use shadowcat_transport::metrics::Metrics;
 use shadowcat_transport::upstream::Upstream;
 use shadowcat_transport::upstream::http::{
-    HttpUpstream, HttpUpstreamConfig, NetDial, system_random,
+    HttpUpstream, HttpUpstreamConfig, NetDial, Policy, system_random,
 };
 use shadowcat_transport::upstream::stdio::{Launcher, StdioConfig, StdioUpstream};
 
 use crate::cli::Proxy;
-use crate::cli::options::{AccessOptions, ProxyOptions};
+use crate::cli::options::{AccessOptions, ProxyOptions, RetryOptions};
 use crate::cli::server::Server;
 use crate::cli::values::SessionLoss;
 use crate::failure::Failure;
@@ -124,12 +124,8 @@ fn upstream(
                 url: url.clone(),
                 headers: headers.clone(),
                 max_message_size: limits.max_message_size,
-                retry_initial: retry.retry_initial,
-                retry_max: retry.retry_max,
-                retry_jitter: retry.retry_jitter,
-                retry_hint_max: retry.retry_hint_max,
+                reconnect: reconnect(retry),
                 forward_auth: access.forward_auth,
-                idle_timeout: retry.idle_timeout,
                 max_connections: limits.max_connections,
             };
             let upstream = HttpUpstream::new(config, dial, system_random(), metrics)
@@ -151,5 +147,19 @@ fn upstream(
             };
             Ok(Arc::new(StdioUpstream::new(config, metrics)))
         }
+    }
+}
+
+/// How broken streams come back.
+fn reconnect(retry: &RetryOptions) -> Policy {
+    Policy {
+        initial: retry.retry_initial,
+        max: retry.retry_max,
+        jitter: retry.retry_jitter,
+        max_attempts: retry.retry_max_attempts,
+        hint_max: retry.retry_hint_max,
+        idle_timeout: retry.idle_timeout,
+        dedup_window: retry.dedup_window,
+        ..Policy::default()
     }
 }

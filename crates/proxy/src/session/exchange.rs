@@ -227,6 +227,7 @@ impl Exchange {
         let context = RequestContext {
             headers: self.headers.clone(),
             deadline: self.bounds.deadline,
+            progress_extends: session.shared.config.request_timeout,
             dispatched: self.bounds.flight.dispatched(),
         };
         let reply = leg.request(self.request.clone(), context);

@@ -100,6 +100,8 @@ pub struct RequestContext {
     pub headers: HeaderMap,
     /// When the request has to be answered; bounds the leg's own waits (Retry-After, permits).
     pub deadline: Option<Instant>,
+    /// Each progress notification of the answer moves the deadline to so far from then.
+    pub progress_extends: Option<Duration>,
     /// Fired once the request has been written as far as this machine is concerned, or will never
     /// be. A cancel of this request waits for it.
     pub dispatched: Dispatched,

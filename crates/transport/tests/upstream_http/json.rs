@@ -161,7 +161,7 @@ async fn an_error_of_the_server_s_own_is_relayed_under_the_request_s_id() {
 async fn a_success_that_answers_nothing_is_a_fault() {
     let cases = [
         (202, "", "", FaultKind::ContentType),
-        (204, "", "", FaultKind::ContentType),
+        (204, "", "", FaultKind::Status),
         (200, "", "", FaultKind::ContentType),
         (200, "application/json", "", FaultKind::ContentType),
         (200, "text/html", "<p>Sign in", FaultKind::ContentType),

@@ -28,6 +28,8 @@ pub(crate) struct Seen {
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
     pub(crate) at: Instant,
+    /// When the server was made.
+    pub(crate) born: Instant,
 }
 
 impl Seen {
@@ -55,6 +57,7 @@ pub(crate) struct Server {
     dials: AtomicUsize,
     refusals: AtomicUsize,
     open: AtomicUsize,
+    born: Instant,
 }
 
 impl Server {
@@ -66,6 +69,7 @@ impl Server {
             dials: AtomicUsize::new(0),
             refusals: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
+            born: Instant::now(),
         })
     }
 
@@ -104,6 +108,7 @@ impl Server {
             headers: head.headers,
             body: String::from_utf8_lossy(&body).into_owned(),
             at: Instant::now(),
+            born: self.born,
         };
         let n = {
             let mut log = self.seen.lock();

@@ -8,24 +8,21 @@ use http::{HeaderMap, Response, StatusCode, Uri};
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind};
 use shadowcat_mcp::message::Message;
 use shadowcat_mcp::version::{Era, ProtocolVersion};
+use shadowcat_sse::reconnect::Policy;
 use shadowcat_transport::upstream::http::{HttpUpstream, HttpUpstreamConfig};
 use shadowcat_transport::upstream::{
     Incoming, Item, Leg, Reply, RequestContext, SendContext, Upstream,
 };
 
-use crate::server::{Answer, Pipes, Script, Server, Step};
+use crate::server::{Answer, Pipes, Script, Seen, Server, Step};
 
 pub(crate) fn config() -> HttpUpstreamConfig {
     HttpUpstreamConfig {
         url: Uri::from_static("http://server/mcp"),
         headers: HeaderMap::new(),
         max_message_size: 64 * 1024,
-        retry_initial: Duration::from_secs(1),
-        retry_max: Duration::from_secs(30),
-        retry_jitter: 0.3,
-        retry_hint_max: Duration::from_secs(300),
+        reconnect: Policy::default(),
         forward_auth: false,
-        idle_timeout: Duration::from_secs(300),
         max_connections: 100,
     }
 }
@@ -128,6 +125,27 @@ pub(crate) fn events(steps: impl IntoIterator<Item = Step>) -> Answer {
         .headers_mut()
         .insert("content-type", "text/event-stream".parse().unwrap());
     Answer::Http(response)
+}
+
+/// Bytes of an event stream.
+pub(crate) fn raw(text: impl Into<String>) -> Step {
+    Step::Data(Bytes::from(text.into()))
+}
+
+/// What arrives arrives before what comes next.
+pub(crate) fn pause() -> Step {
+    Step::Sleep(Duration::from_millis(1))
+}
+
+/// An empty event with an id, as servers prime their streams (2025-11-25).
+pub(crate) fn primer(id: &str) -> Step {
+    raw(format!("id: {id}\ndata:\n\n"))
+}
+
+/// The cursor that a GET sent.
+pub(crate) fn cursor(seen: &Seen) -> Option<&str> {
+    assert_eq!(seen.method, "GET");
+    seen.header("last-event-id")
 }
 
 /// An event without an id.

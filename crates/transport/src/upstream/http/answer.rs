@@ -1,99 +1,166 @@
-//! From a response head to an answer: what the server made of one POST.
+//! From a response head to what the server made of a request.
 //!
 //! A legacy server's errors are correlated by the exchange, not by their id (which servers leave
 //! null or fill with words); whatever message ends up as the answer carries the request's id.
+//!
+//! What a failure means is not decided here: it is described ([`Failure`]) for the engine's table.
+
+use std::time::SystemTime;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Response, StatusCode};
+use http::{Response, StatusCode};
 use hyper::body::Incoming;
-use shadowcat_mcp::fault::Fault;
+use shadowcat_mcp::fault;
 use shadowcat_mcp::message::{Kind, Message, RequestId};
+use shadowcat_mcp::version::Era;
 use shadowcat_mcp::{headers, inspect};
+use shadowcat_sse::reconnect::{Refusal, Trouble};
 
+use super::body::BodyError;
+use super::driver::{Failure, Opened};
 use super::{Shared, body, faults};
 use crate::upstream::Reply;
 
 /// How much of an error's body is read in search of words for a person.
 const ERROR_TEXT_LIMIT: usize = 64 * 1024;
 
-/// What a response announces.
-pub(crate) enum Answer {
-    /// The whole answer.
-    Whole(Reply),
-    /// An event stream that holds the answer.
-    Events(Response<Incoming>),
-    /// A status that means failure.
-    Refused(Refusal),
+/// What a POST is to be answered with.
+#[derive(Debug, Clone)]
+pub(crate) enum Expected {
+    /// A response to this request. A modern client gets the server's error with its status.
+    Response(RequestId, Era),
+    /// Any success.
+    Acceptance,
 }
 
-/// A status that means failure, with what the server said about it.
-pub(crate) struct Refusal {
-    pub(crate) status: StatusCode,
-    /// Those that a client may see.
-    pub(crate) headers: HeaderMap,
-    /// The server's JSON-RPC error.
-    pub(crate) error: Option<Message>,
-    /// Whether the body speaks of a session (resilience 3, "session lost").
-    pub(crate) about_session: bool,
-}
-
-impl Refusal {
-    /// What it means to a message that was sent in a session of the server's (`known`) or in none.
-    pub(crate) fn into_fault(self, known: bool) -> Fault {
-        let status = self.status;
-        match status {
-            StatusCode::NOT_FOUND if known => faults::session_lost(status),
-            StatusCode::BAD_REQUEST if known && self.about_session => faults::session_lost(status),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => faults::unauthorized(status),
-            _ => faults::status(status, self.error),
+impl Expected {
+    /// What a server of this era owes a message.
+    pub(crate) fn of(message: &Message, era: Era) -> Self {
+        match message.kind() {
+            Kind::Request { id, .. } => Self::Response(id.clone(), era),
+            _ => Self::Acceptance,
         }
     }
 }
 
-/// Reads the answer to the request `id`.
-pub(crate) async fn read(
+/// What is being answered.
+struct Question<'a> {
+    id: &'a RequestId,
+    era: Era,
+    in_session: bool,
+}
+
+/// The answer to a POST; `in_session`: it was sent in a session of ours.
+pub(crate) async fn to_post(
     shared: &Shared,
     response: Response<Incoming>,
-    id: &RequestId,
-) -> Result<Answer, Fault> {
-    let status = response.status();
-    if status.is_success() {
-        return if status == StatusCode::OK && headers::is_event_stream(response.headers()) {
-            Ok(Answer::Events(response))
-        } else if headers::is_json(response.headers()) {
-            whole(shared, response, id).await.map(Answer::Whole)
-        } else {
-            Err(no_answer(response).await)
+    expected: &Expected,
+    in_session: bool,
+) -> Opened {
+    if let Expected::Response(id, era) = expected {
+        let question = Question {
+            id,
+            era: *era,
+            in_session,
         };
+        let answer = to_request(shared, response, &question).await;
+        return answer.unwrap_or_else(Opened::Failed);
     }
-    if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-        return challenge(shared, response).await.map(Answer::Whole);
+    if response.status().is_success() {
+        body::discard(response.into_body()).await;
+        return Opened::Accepted;
     }
-    Ok(Answer::Refused(refusal(shared, response).await))
+    Opened::Failed(refusal(shared, response, in_session).await.1)
+}
+
+async fn to_request(
+    shared: &Shared,
+    response: Response<Incoming>,
+    question: &Question<'_>,
+) -> Result<Opened, Box<Failure>> {
+    let status = response.status();
+    match status {
+        _ if is_challenge(status) && shared.config.forward_auth => {
+            Err(challenge(shared, response, question.in_session).await)
+        }
+        _ if !status.is_success() => Err(refused(shared, response, question).await),
+        StatusCode::OK if headers::is_event_stream(response.headers()) => {
+            Ok(Opened::Stream(response))
+        }
+        _ if headers::is_json(response.headers()) => whole(shared, response, question.id)
+            .await
+            .map(Opened::Whole),
+        _ => Err(no_events(shared, response, question.in_session).await),
+    }
+}
+
+/// The answer to a GET.
+pub(crate) async fn to_get(
+    shared: &Shared,
+    response: Response<Incoming>,
+    in_session: bool,
+) -> Opened {
+    let status = response.status();
+    if status == StatusCode::OK && headers::is_event_stream(response.headers()) {
+        return Opened::Stream(response);
+    }
+    Opened::Failed(if is_challenge(status) && shared.config.forward_auth {
+        challenge(shared, response, in_session).await
+    } else if status.is_success() {
+        no_events(shared, response, in_session).await
+    } else {
+        refusal(shared, response, in_session).await.1
+    })
 }
 
 async fn whole(
     shared: &Shared,
     response: Response<Incoming>,
     id: &RequestId,
-) -> Result<Reply, Fault> {
+) -> Result<Reply, Box<Failure>> {
     let limit = shared.config.max_message_size;
     let (head, incoming) = response.into_parts();
     let bytes = body::collect(incoming, limit, &shared.budget)
         .await
-        .map_err(|error| faults::body(&error, limit))?;
+        .map_err(|error| unread(&error, limit))?;
     shared.counters.bytes_received.inc_by(bytes.len() as u64);
     if bytes.is_empty() {
-        return Err(faults::content_type(head.status, None));
+        return Err(empty(head.status));
     }
-    let message = Message::parse(bytes).map_err(faults::bad_response)?;
-    let message = answering(message, id)
-        .ok_or_else(|| faults::bad_response("it has another request's id"))?;
+    let no_response = |why: &str| {
+        let detail = format!("the server's answer is no response to the request: {why}");
+        Failure::new(Trouble::NoResponse, detail)
+    };
+    let message = Message::parse(bytes).map_err(|error| no_response(&error.to_string()))?;
+    let message =
+        answering(message, id).ok_or_else(|| no_response("it has another request's id"))?;
     Ok(Reply::Json {
         status: head.status,
         headers: headers::to_client(&head.headers, shared.config.forward_auth),
         message,
     })
+}
+
+fn unread(error: &BodyError, limit: usize) -> Box<Failure> {
+    match error {
+        BodyError::TooLarge => Failure::new(
+            Trouble::TooLarge,
+            format!(
+                "the server's answer is larger than {limit} bytes; \
+                 --max-message-size sets the limit"
+            ),
+        ),
+        BodyError::NoMemory => Failure::new(Trouble::NoMemory, ""),
+        BodyError::Broken(cause) => Failure::new(
+            Trouble::Truncated,
+            format!("the connection broke before the answer was whole: {cause}"),
+        ),
+    }
+}
+
+fn empty(status: StatusCode) -> Box<Failure> {
+    let detail = format!("the server answered {status} without a body that could be read");
+    Failure::new(Trouble::NoAnswer, detail)
 }
 
 /// `message` as the answer to `id`, if it can be one: a result must carry the id, an error without
@@ -108,21 +175,47 @@ pub(crate) fn answering(message: Message, id: &RequestId) -> Option<Message> {
     }
 }
 
-/// A success that holds no answer.
-async fn no_answer(response: Response<Incoming>) -> Fault {
+/// A success that is neither an event stream nor an answer.
+async fn no_events(
+    shared: &Shared,
+    response: Response<Incoming>,
+    in_session: bool,
+) -> Box<Failure> {
     let status = response.status();
+    if status == StatusCode::NO_CONTENT {
+        return refusal(shared, response, in_session).await.1;
+    }
     let kind = response.headers().get(CONTENT_TYPE);
     let kind = kind.map(|kind| String::from_utf8_lossy(kind.as_bytes()).into_owned());
     body::discard(response.into_body()).await;
-    faults::content_type(status, kind.as_deref())
+    match kind {
+        None => empty(status),
+        Some(kind) => Failure::new(
+            Trouble::WrongType,
+            format!(
+                "the server answered {status} with content of type {kind:?}, \
+                 neither JSON nor an event stream"
+            ),
+        ),
+    }
 }
 
-async fn challenge(shared: &Shared, response: Response<Incoming>) -> Result<Reply, Fault> {
+fn is_challenge(status: StatusCode) -> bool {
+    status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN
+}
+
+/// 401 or 403, to be relayed.
+async fn challenge(
+    shared: &Shared,
+    response: Response<Incoming>,
+    in_session: bool,
+) -> Box<Failure> {
     let (head, incoming) = response.into_parts();
-    if !shared.config.forward_auth {
-        body::discard(incoming).await;
-        return Err(faults::unauthorized(head.status));
-    }
+    let refusal = in_our_session(
+        Refusal::new(head.status, &head.headers, SystemTime::now()),
+        in_session,
+        false,
+    );
     let body = body::collect(incoming, ERROR_TEXT_LIMIT, &shared.budget)
         .await
         .unwrap_or_default();
@@ -130,15 +223,48 @@ async fn challenge(shared: &Shared, response: Response<Incoming>) -> Result<Repl
     if let Some(kind) = head.headers.get(CONTENT_TYPE) {
         headers.insert(CONTENT_TYPE, kind.clone());
     }
-    Ok(Reply::Challenge {
+    let mut failure = Failure::new(Trouble::Refused(refusal), answered(head.status));
+    failure.relay = Some(Reply::Challenge {
         status: head.status,
         headers,
         body,
-    })
+    });
+    failure
 }
 
-/// Reads what the server says about a failure; a failure stays one when that cannot be read.
-pub(crate) async fn refusal(shared: &Shared, response: Response<Incoming>) -> Refusal {
+/// A status that means failure, to a request. To a modern client a refusal that explains itself is
+/// the answer; one without words, of a status that servers of the other era give, keeps that status
+/// beside our error, because it tells their era.
+async fn refused(
+    shared: &Shared,
+    response: Response<Incoming>,
+    question: &Question<'_>,
+) -> Box<Failure> {
+    let (head, mut failure) = refusal(shared, response, question.in_session).await;
+    if question.era == Era::Legacy {
+        return failure;
+    }
+    let message = match &failure.error {
+        Some(error) => error.with_id(question.id),
+        None if fault::may_tell_era(head.status) => {
+            faults::final_one(&failure).to_response(question.id)
+        }
+        None => return failure,
+    };
+    failure.relay = Some(Reply::Json {
+        status: head.status,
+        headers: headers::to_client(&head.headers, shared.config.forward_auth),
+        message,
+    });
+    failure
+}
+
+/// A status that means failure, and what the server says about it, as far as that can be read.
+async fn refusal(
+    shared: &Shared,
+    response: Response<Incoming>,
+    in_session: bool,
+) -> (http::response::Parts, Box<Failure>) {
     let (head, incoming) = response.into_parts();
     let limit = if headers::is_json(&head.headers) {
         shared.config.max_message_size
@@ -148,20 +274,29 @@ pub(crate) async fn refusal(shared: &Shared, response: Response<Incoming>) -> Re
     let body = body::collect(incoming, limit, &shared.budget)
         .await
         .unwrap_or_default();
-    let about_session = speaks_of_session(&body);
+    let speaks_of_session = speaks_of_session(&body);
     let error = Message::parse(body)
         .ok()
         .filter(|message| matches!(message.kind(), Kind::Error { .. }));
-    Refusal {
-        status: head.status,
-        headers: headers::to_client(&head.headers, shared.config.forward_auth),
-        about_session: about_session
-            || error
-                .as_ref()
-                .and_then(inspect::error_code)
-                .is_some_and(|code| SESSION_CODES.contains(&code)),
-        error,
+    let code = error.as_ref().and_then(inspect::error_code);
+    let about_session = speaks_of_session || code.is_some_and(|code| SESSION_CODES.contains(&code));
+    let refusal = Refusal::new(head.status, &head.headers, SystemTime::now());
+    let trouble = Trouble::Refused(in_our_session(refusal, in_session, about_session));
+    let mut failure = Failure::new(trouble, answered(head.status));
+    failure.error = error;
+    (head, failure)
+}
+
+fn in_our_session(refusal: Refusal, in_session: bool, about_session: bool) -> Refusal {
+    if in_session {
+        refusal.in_session(about_session)
+    } else {
+        refusal
     }
+}
+
+fn answered(status: StatusCode) -> String {
+    format!("the server answered {status}")
 }
 
 /// The JSON-RPC codes with which servers refuse a session (resilience 3).

@@ -19,10 +19,9 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::Shared;
-use super::answer::Refusal;
 use super::legacy_sse::{self, LegacySseLeg, NotOpened, Opened};
-use super::session::{Asked, SessionLeg};
-use crate::upstream::{BoxFuture, Dispatched, Incoming, Leg, Reply, RequestContext, SendContext};
+use super::session::{Refused, SessionLeg};
+use crate::upstream::{BoxFuture, Incoming, Leg, Reply, RequestContext, SendContext};
 
 /// How long it is remembered that a server speaks HTTP+SSE: it may be upgraded (eras, 3.1).
 const MEMORY: Duration = Duration::from_secs(3600);
@@ -129,16 +128,15 @@ impl Auto {
                 Err(why) => debug!(server = %shared.name, %why, "no event stream any more"),
             }
         }
-        let asked = self.streamable.ask(message.clone(), context).await?;
-        let refusal = match asked {
-            Asked::Reply(reply) => {
+        let refused = match self.streamable.ask(message.clone(), context).await {
+            Ok(reply) => {
                 shared.transport.saw_streamable_http();
                 return Ok(reply);
             }
-            Asked::Refused(refusal) => refusal,
+            Err(refused) => refused,
         };
-        if !suggests_legacy_sse(&refusal) {
-            return Err(refusal.into_fault(false));
+        if !suggests_legacy_sse(&refused) {
+            return Err(refused.fault);
         }
         match legacy_sse::open(shared, &headers).await {
             Ok(opened) => {
@@ -147,13 +145,13 @@ impl Auto {
                 let context = RequestContext {
                     headers,
                     deadline,
-                    dispatched: Dispatched::default(),
+                    ..RequestContext::default()
                 };
                 self.continue_on(opened, message, context).await
             }
             Err(NotOpened::NotOffered(why)) => {
                 debug!(server = %shared.name, why, "no HTTP+SSE either");
-                Err(refusal.into_fault(false))
+                Err(refused.fault)
             }
             Err(NotOpened::Challenge(reply)) => Ok(*reply),
             Err(NotOpened::Failed(fault)) => Err(fault),
@@ -177,11 +175,11 @@ impl Auto {
 /// Whether the refusal of an `initialize` may come from a server that knows no Streamable HTTP. A
 /// JSON-RPC error explains itself: whoever sends one has read the message. Only 405 says by itself
 /// that no POST is wanted here.
-fn suggests_legacy_sse(refusal: &Refusal) -> bool {
-    match (refusal.status, &refusal.error) {
-        (StatusCode::METHOD_NOT_ALLOWED, Some(error)) => !inspect::is_modern_response(error),
-        (StatusCode::METHOD_NOT_ALLOWED, None) => true,
-        (StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND, error) => error.is_none(),
+fn suggests_legacy_sse(refused: &Refused) -> bool {
+    match (refused.status, &refused.fault.relayed) {
+        (Some(StatusCode::METHOD_NOT_ALLOWED), Some(error)) => !inspect::is_modern_response(error),
+        (Some(StatusCode::METHOD_NOT_ALLOWED), None) => true,
+        (Some(StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND), error) => error.is_none(),
         _ => false,
     }
 }

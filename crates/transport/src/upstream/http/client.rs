@@ -1,9 +1,9 @@
 //! The HTTP client of an upstream: two connection pools over one [`Dial`], and one honest answer to
 //! "may the server have seen it?".
 //!
-//! It knows nothing of MCP, sessions or event streams. A request that fails says whether it was
-//! certainly not processed ([`SendError::NotSent`]); whether to send it again is the caller's rule
-//! (resilience 3, "sent once").
+//! It knows nothing of MCP, sessions or event streams, and paces nothing. What it says of a failure
+//! is a [`Trouble`]; whether to send a request again is the engine's rule (resilience 3, "sent
+//! once").
 
 use std::convert::Infallible;
 use std::error::Error as _;
@@ -14,13 +14,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{Method, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use shadowcat_sse::reconnect::Trouble;
 use tower_service::Service;
 
 use super::dial::{self, Dial, DialError, Wire};
@@ -34,8 +35,6 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// answer came for [`HTTP2_PING_TIMEOUT`].
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// TCP and TLS handshakes that may run at once for event streams of one origin (resilience 4).
-const CONCURRENT_CONNECTS: usize = 16;
 
 /// A client for one server. Cheap to clone.
 #[derive(Clone)]
@@ -54,76 +53,91 @@ impl Client {
             .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
             .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT);
         Self {
-            messages: builder.build(Connector {
-                dial: Arc::clone(&dial),
-                connects: None,
-            }),
-            streams: builder.build(Connector {
-                dial,
-                connects: Some(Arc::new(Semaphore::new(CONCURRENT_CONNECTS))),
-            }),
+            messages: builder.build(Connector(Arc::clone(&dial))),
+            streams: builder.build(Connector(dial)),
         }
     }
 
-    /// Sends a POST or DELETE; no other request's connect can hold it up.
-    pub(crate) async fn message(
+    /// Sends a request: a GET on the connections for streams, anything else on those for messages,
+    /// so that on HTTP/2 a stream that nobody reads cannot use up the window of an answer.
+    /// `connected` learns when it has its connection.
+    pub(crate) async fn send(
         &self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
+        connected: &Connected,
     ) -> Result<Response<Incoming>, SendError> {
         let delivery = request.body().delivery.clone();
-        self.messages
-            .request(request)
-            .await
-            .map_err(|error| SendError::new(&error, delivery.as_deref()))
+        let pool = match *request.method() {
+            Method::GET => &self.streams,
+            _ => &self.messages,
+        };
+        let captured = capture_connection(&mut request);
+        let mut response = std::pin::pin!(pool.request(request));
+        let response = tokio::select! {
+            biased;
+            response = &mut response => response,
+            () = connection(captured) => {
+                connected.0.store(true, Ordering::Release);
+                response.await
+            }
+        };
+        response.map_err(|error| SendError::new(&error, delivery.as_deref()))
     }
+}
 
-    /// Opens an event stream by GET; its connect waits for one of the origin's few places.
-    pub(crate) async fn stream(
-        &self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendError> {
-        self.streams
-            .request(request)
-            .await
-            .map_err(|error| SendError::new(&error, None))
+/// Ends when the request has its connection; never, if it gets none.
+async fn connection(mut captured: CaptureConnection) {
+    if captured.wait_for_connection_metadata().await.is_none() {
+        std::future::pending().await
+    }
+}
+
+/// Whether a request has its connection; see [`Client::send`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Connected(Arc<AtomicBool>);
+
+impl Connected {
+    /// Whether it has.
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
 }
 
 /// Why there is no response head.
 #[derive(Debug)]
-pub(crate) enum SendError {
-    /// The request was certainly not processed: no connection, or nothing of the body was handed
-    /// to one, or the server said so (HTTP/2 REFUSED_STREAM, GOAWAY below the stream).
-    NotSent(NotSent),
-    /// The connection broke after bytes may have left.
-    Lost(String),
-}
-
-/// What kept a request from being sent.
-#[derive(Debug)]
-pub(crate) enum NotSent {
-    /// May pass: the next try may find a server.
-    Unreachable(String),
-    /// Stays: certificates, TLS versions.
-    Tls(String),
+pub(crate) struct SendError {
+    /// [`NoConnection`](Trouble::NoConnection), [`Tls`](Trouble::Tls),
+    /// [`NotProcessed`](Trouble::NotProcessed) or [`NoHead`](Trouble::NoHead): only after the last
+    /// one may the server have seen the request.
+    pub(crate) trouble: Trouble,
+    /// The causes in one line.
+    pub(crate) cause: String,
 }
 
 impl SendError {
     fn new(error: &legacy::Error, delivery: Option<&Delivery>) -> Self {
         if let Some(dial) = dial::find::<DialError>(error) {
-            return Self::NotSent(match dial {
-                DialError::Tls(_) => NotSent::Tls(dial.to_string()),
-                _ => NotSent::Unreachable(dial.to_string()),
-            });
+            return Self {
+                trouble: match dial {
+                    DialError::Tls(_) => Trouble::Tls,
+                    _ => Trouble::NoConnection,
+                },
+                cause: dial.to_string(),
+            };
         }
-        let cause = error
-            .source()
-            .map_or_else(|| dial::chain(error), dial::chain);
         let untouched = delivery.is_some_and(|delivery| !delivery.started());
-        if untouched || error.is_connect() || refused_by_http2(error) {
-            return Self::NotSent(NotSent::Unreachable(cause));
+        Self {
+            trouble: if refused_by_http2(error) {
+                Trouble::NotProcessed
+            } else if untouched || error.is_connect() {
+                Trouble::NoConnection
+            } else {
+                Trouble::NoHead
+            },
+            cause: error
+                .source()
+                .map_or_else(|| dial::chain(error), dial::chain),
         }
-        Self::Lost(cause)
     }
 }
 
@@ -215,12 +229,9 @@ impl Body for RequestBody {
     }
 }
 
-/// [`Dial`] as hyper's client wants it, with the origin's limit on concurrent connects.
+/// [`Dial`] as hyper's client wants it.
 #[derive(Clone)]
-struct Connector {
-    dial: Arc<dyn Dial>,
-    connects: Option<Arc<Semaphore>>,
-}
+struct Connector(Arc<dyn Dial>);
 
 impl Service<Uri> for Connector {
     type Response = Wire;
@@ -232,14 +243,6 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let Some(connects) = self.connects.clone() else {
-            return self.dial.dial(&uri);
-        };
-        let dial = Arc::clone(&self.dial);
-        Box::pin(async move {
-            // A closed semaphore cannot be: nobody closes it. If it were, the limit is what falls.
-            let _place = connects.acquire_owned().await;
-            dial.dial(&uri).await
-        })
+        self.0.dial(&uri)
     }
 }

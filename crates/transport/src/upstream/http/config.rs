@@ -1,9 +1,9 @@
 //! What an HTTP upstream is told.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderMap, Uri};
+pub use shadowcat_sse::reconnect::Policy;
 
 /// One server reached over HTTP. The names are those of the command line, where defaults and
 /// meanings are written down.
@@ -15,18 +15,10 @@ pub struct HttpUpstreamConfig {
     pub headers: HeaderMap,
     /// `--max-message-size` in bytes: a JSON answer's body, one event.
     pub max_message_size: usize,
-    /// `--retry-initial`: the first delay before a try that follows a failure.
-    pub retry_initial: Duration,
-    /// `--retry-max`: the cap on our own delays.
-    pub retry_max: Duration,
-    /// `--retry-jitter`: `random(0, delay * factor)` is added, 0 to 1.
-    pub retry_jitter: f64,
-    /// `--retry-hint-max`: the cap on the server's `retry` and `Retry-After`.
-    pub retry_hint_max: Duration,
+    /// `--retry-*`, `--idle-timeout` and `--dedup-window`.
+    pub reconnect: Policy,
     /// `--forward-auth`: a challenge of the server is relayed instead of explained.
     pub forward_auth: bool,
-    /// `--idle-timeout`: an event stream without a byte for so long is dead.
-    pub idle_timeout: Duration,
     /// `--max-connections`: event streams open at once.
     pub max_connections: usize,
 }

@@ -1,23 +1,18 @@
-//! One event-stream body: its items, and the messages in its events.
+//! One event-stream body and its items.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http_body::Body as _;
 use hyper::body::Incoming;
-use shadowcat_mcp::message::{Message, Payload};
-use shadowcat_sse::{DecodeError, Decoder, Event, Item, Limits};
-use tracing::warn;
+use shadowcat_sse::{DecodeError, Decoder, Item, Limits};
 
 use super::Shared;
 use super::budget::Share;
 use super::counters::OpenStream;
 use super::dial::chain;
-
-/// How much of an unreadable event a warning quotes.
-const QUOTED_BYTES: usize = 100;
 
 /// An open body with its decoder.
 pub(crate) struct EventBody {
@@ -27,18 +22,32 @@ pub(crate) struct EventBody {
     shared: Arc<Shared>,
     /// The memory that an unfinished event holds.
     share: Share,
+    starved: bool,
     _open: OpenStream,
 }
 
-/// What ended a body early.
+/// What ended a body.
 #[derive(Debug)]
-pub(crate) enum EventError {
+pub(crate) enum BodyEnd {
+    /// The server, in order.
+    Clean,
     /// The connection broke.
     Broken(String),
     /// No memory came free for an unfinished event.
     NoMemory,
-    /// The decoder met a limit.
-    Limit(DecodeError),
+    /// A line or an event is over its limit.
+    TooLarge(DecodeError),
+}
+
+impl fmt::Display for BodyEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Clean => f.write_str("the server closed it"),
+            Self::Broken(cause) => f.write_str(cause),
+            Self::NoMemory => f.write_str("too many large messages are being read at once"),
+            Self::TooLarge(limit) => limit.fmt(f),
+        }
+    }
 }
 
 impl EventBody {
@@ -50,6 +59,7 @@ impl EventBody {
         Self {
             body,
             share: shared.budget.share(),
+            starved: false,
             _open: shared.counters.stream_opened(),
             shared,
             decoder: Decoder::new(limits),
@@ -57,92 +67,61 @@ impl EventBody {
         }
     }
 
-    /// The next item of the stream; `None` at its clean end.
-    pub(crate) fn poll_item(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Item, EventError>>> {
+    /// The next item of what has arrived; `None` when more has to be read.
+    pub(crate) fn next_item(&mut self) -> Result<Option<Item>, DecodeError> {
+        self.decoder.next_item()
+    }
+
+    /// Reads on.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyEnd>> {
+        if self.ended {
+            return Poll::Ready(Err(BodyEnd::Clean));
+        }
+        self.starved = true;
+        if ready!(self.share.poll_hold(cx, self.decoder.held())).is_err() {
+            return Poll::Ready(Err(BodyEnd::NoMemory));
+        }
+        self.starved = false;
         loop {
-            match self.decoder.next_item() {
-                Err(error) => return Poll::Ready(Some(Err(EventError::Limit(error)))),
-                Ok(Some(item)) => return Poll::Ready(Some(Ok(item))),
-                Ok(None) => {}
-            }
-            if self.ended {
-                return Poll::Ready(None);
-            }
-            if ready!(self.share.poll_hold(cx, self.decoder.held())).is_err() {
-                return Poll::Ready(Some(Err(EventError::NoMemory)));
-            }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                None => self.ended = true,
+                None => {
+                    self.ended = true;
+                    return Poll::Ready(Err(BodyEnd::Clean));
+                }
                 Some(Err(error)) => {
                     self.ended = true;
-                    return Poll::Ready(Some(Err(EventError::Broken(chain(&error)))));
+                    return Poll::Ready(Err(BodyEnd::Broken(chain(&error))));
                 }
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
-                        self.shared
-                            .counters
-                            .bytes_received
-                            .inc_by(data.len() as u64);
+                        let counters = &self.shared.counters;
+                        counters.bytes_received.inc_by(data.len() as u64);
                         self.decoder.push(data);
+                        return Poll::Ready(Ok(()));
                     }
                 }
             }
         }
     }
 
-    /// What is left to read, for a connection that is to be used again.
-    pub(crate) fn into_rest(self) -> Option<Incoming> {
-        (!self.ended).then_some(self.body)
-    }
-}
-
-/// Reads the messages of a stream's events: `message` events that hold JSON-RPC. Anything else is
-/// skipped, and said once per stream.
-#[derive(Debug, Default)]
-pub(crate) struct Reader {
-    warned: bool,
-}
-
-impl Reader {
-    /// The message or messages of an event; `None` if it holds none.
-    pub(crate) fn read(&mut self, event: Event, shared: &Shared) -> Option<Payload> {
-        if event.data.is_empty() {
-            return None;
-        }
-        if !event.event_type.is_empty() && event.event_type != b"message"[..] {
-            self.skipped(
-                shared,
-                "event type",
-                "an event of another type",
-                &event.event_type,
-            );
-            return None;
-        }
-        match parse(event.data.clone()) {
-            Ok(payload) => Some(payload),
-            Err(error) => {
-                self.skipped(shared, "payload", &error.to_string(), &event.data);
-                None
+    /// The next item, read when it has not arrived yet.
+    pub(crate) fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Result<Item, BodyEnd>> {
+        loop {
+            match self.next_item() {
+                Ok(Some(item)) => return Poll::Ready(Ok(item)),
+                Ok(None) => ready!(self.poll_read(cx))?,
+                Err(limit) => return Poll::Ready(Err(BodyEnd::TooLarge(limit))),
             }
         }
     }
 
-    fn skipped(&mut self, shared: &Shared, reason: &'static str, why: &str, bytes: &Bytes) {
-        shared.counters.bad_message(reason);
-        if !std::mem::replace(&mut self.warned, true) {
-            let quoted = String::from_utf8_lossy(&bytes[..bytes.len().min(QUOTED_BYTES)]);
-            warn!(server = %shared.name, why, %quoted, "skipped an event that holds no message");
-        }
+    /// Whether reading waits for memory of ours, not for the server.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.starved
     }
-}
 
-/// A message, or the batch that a 2025-03-26 server may put into one event.
-fn parse(data: Bytes) -> Result<Payload, shadowcat_mcp::message::ParseError> {
-    if data.first() == Some(&b'{') {
-        return Message::parse(data).map(Payload::Single);
+    /// What is left to read, for a connection that is to be used again.
+    pub(crate) fn into_rest(self) -> Option<Incoming> {
+        (!self.ended).then_some(self.body)
     }
-    Payload::parse(data)
 }

@@ -1,52 +1,11 @@
-//! The faults of an HTTP upstream, each worded once.
+//! The faults of an HTTP upstream: what the engine concluded, in the words of the last failure.
 
-use std::fmt::Display;
-use std::time::Duration;
-
-use http::StatusCode;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
-use shadowcat_mcp::message::Message;
+use shadowcat_sse::reconnect;
+use shadowcat_sse::reconnect::fault as engine;
+use shadowcat_sse::reconnect::{Decision, Facts, Leg, Trouble, classify};
 
-use super::body::BodyError;
-use super::client::NotSent;
-
-fn upstream(kind: FaultKind, executed: Executed, detail: impl Into<String>) -> Fault {
-    Fault::new(Side::Upstream, kind, executed).because(detail)
-}
-
-/// No connection: nothing was sent.
-pub(crate) fn not_sent(server: &str, why: &NotSent) -> Fault {
-    match why {
-        NotSent::Unreachable(cause) => upstream(
-            FaultKind::Connect,
-            Executed::No,
-            format!("{server} cannot be reached: {cause}"),
-        ),
-        NotSent::Tls(cause) => upstream(
-            FaultKind::Tls,
-            Executed::No,
-            format!("no secure connection to {server}: {cause}"),
-        ),
-    }
-}
-
-/// The connection broke before there was an answer.
-pub(crate) fn lost(cause: &str) -> Fault {
-    upstream(
-        FaultKind::ConnectionLost,
-        Executed::Unknown,
-        format!("the connection broke before the answer was whole: {cause}"),
-    )
-}
-
-/// The stream of an answer ended or broke without the response, and there is no way back to it.
-pub(crate) fn stream_ended(cause: &str) -> Fault {
-    upstream(
-        FaultKind::StreamEnded,
-        Executed::Unknown,
-        format!("the event stream ended without the response: {cause}"),
-    )
-}
+use super::driver::Failure;
 
 /// All event streams that `--max-connections` allows are open.
 pub(crate) fn overloaded() -> Fault {
@@ -54,104 +13,104 @@ pub(crate) fn overloaded() -> Fault {
         .because("all event streams that --max-connections allows are in use")
 }
 
-/// 429, or 503 with Retry-After, for longer than this request may wait.
-pub(crate) fn busy(status: StatusCode, retry_after: Option<Duration>) -> Fault {
-    upstream(
-        FaultKind::RateLimited,
-        Executed::No,
-        format!("the server answered {status}"),
-    )
-    .after(retry_after)
-}
-
-/// The server does not know our session (any more), so it executed nothing.
-pub(crate) fn session_lost(status: StatusCode) -> Fault {
-    upstream(
-        FaultKind::SessionLost,
-        Executed::No,
-        format!("the server answered {status}: it does not know the session any more"),
-    )
-}
-
-/// 401 or 403, not to be relayed.
-pub(crate) fn unauthorized(status: StatusCode) -> Fault {
-    upstream(
-        FaultKind::Unauthorized,
-        Executed::No,
-        format!(
-            "the server answered {status}: give it credentials with --header \
-             'Authorization: Bearer ${{TOKEN}}', or pass the client's own with --forward-auth"
-        ),
-    )
-}
-
-/// A status that means failure; the server's own error takes the place of ours.
-pub(crate) fn status(status: StatusCode, error: Option<Message>) -> Fault {
-    let fault = upstream(
-        FaultKind::Status,
-        Executed::Unknown,
-        format!("the server answered {status}"),
-    );
-    match error {
-        Some(error) => fault.relaying(error),
-        None => fault,
-    }
-}
-
-/// A success without an answer, or of another content type.
-pub(crate) fn content_type(status: StatusCode, content_type: Option<&str>) -> Fault {
-    let detail = match content_type {
-        None => format!("the server answered {status} without a body that could be read"),
-        Some(kind) => format!(
-            "the server answered {status} with content of type {kind:?}, \
-             neither JSON nor an event stream"
-        ),
-    };
-    upstream(FaultKind::ContentType, Executed::Unknown, detail)
-}
-
-/// A body that is no JSON-RPC response to the request.
-pub(crate) fn bad_response(why: impl Display) -> Fault {
-    upstream(
-        FaultKind::BadResponse,
-        Executed::Unknown,
-        format!("the server's answer is no response to the request: {why}"),
-    )
-}
-
-/// A message over `--max-message-size`, or another bound of the reader.
-pub(crate) fn too_large(what: impl Display) -> Fault {
-    upstream(FaultKind::TooLarge, Executed::Unknown, what.to_string())
-}
-
-/// Unfinished messages of this server hold all the memory that they may.
-pub(crate) fn no_memory() -> Fault {
-    Fault::new(Side::Shadowcat, FaultKind::Overloaded, Executed::Unknown)
-        .because("too many large messages of the server are being read at once")
-}
-
-/// A body that could not be read whole.
-pub(crate) fn body(error: &BodyError, limit: usize) -> Fault {
-    match error {
-        BodyError::TooLarge => too_large(format!(
-            "the server's answer is larger than {limit} bytes; --max-message-size sets the limit"
-        )),
-        BodyError::NoMemory => no_memory(),
-        BodyError::Broken(cause) => lost(cause),
-    }
-}
-
-/// A redirect that is not followed; the server processed nothing.
-pub(crate) fn redirect(status: StatusCode, why: impl Display) -> Fault {
-    upstream(
-        FaultKind::Redirect,
-        Executed::No,
-        format!("the server's redirect ({status}) is not followed: {why}"),
-    )
-}
-
 /// A message that wants no reply was given where a request belongs: a mistake of the caller's.
 pub(crate) fn not_a_request() -> Fault {
     Fault::new(Side::Shadowcat, FaultKind::BadResponse, Executed::No)
         .because("only a request has a reply")
+}
+
+/// What the engine gave up with, as the client reads it; `last` is what it gave up on.
+pub(crate) fn concluded(fault: &reconnect::Fault, last: Option<&Failure>) -> Fault {
+    let side = match fault.kind.side() {
+        engine::Side::Local => Side::Shadowcat,
+        engine::Side::Remote => Side::Upstream,
+    };
+    let executed = match fault.executed {
+        reconnect::Executed::No => Executed::No,
+        reconnect::Executed::Unknown => Executed::Unknown,
+    };
+    let detail = last.map_or("", |last| last.detail.as_str());
+    let error = last.and_then(|last| last.error.clone());
+    let concluded = Fault::new(side, kind(fault.kind), executed)
+        .because(words(fault, detail))
+        .after(fault.retry_after);
+    match error.filter(|_| fault.kind == reconnect::FaultKind::Status) {
+        Some(error) => concluded.relaying(error),
+        None => concluded,
+    }
+}
+
+/// The fault of a POST that failed so and is not sent again.
+pub(crate) fn final_one(failure: &Failure) -> Fault {
+    let (kind, executed) = match classify(&failure.trouble, Leg::Post, Facts::default()) {
+        Decision::Fail(kind, executed) => (kind, executed),
+        Decision::SendAgain { or, .. } => (or, reconnect::Executed::No),
+        Decision::SessionLost => (reconnect::FaultKind::SessionLost, reconnect::Executed::No),
+        // Not for a POST.
+        Decision::Return { .. } | Decision::DropCursor | Decision::Park(_) => (
+            reconnect::FaultKind::StreamEnded,
+            reconnect::Executed::Unknown,
+        ),
+    };
+    let mut fault = reconnect::Fault::new(kind, executed);
+    if let Trouble::Refused(refusal) = failure.trouble {
+        fault.status = Some(refusal.status);
+        fault.retry_after = refusal.retry_after;
+    }
+    concluded(&fault, Some(failure))
+}
+
+fn kind(kind: reconnect::FaultKind) -> FaultKind {
+    use reconnect::FaultKind as Engine;
+    match kind {
+        Engine::Connect => FaultKind::Connect,
+        Engine::Tls => FaultKind::Tls,
+        Engine::ConnectionLost => FaultKind::ConnectionLost,
+        // Why there is no way back makes no difference to the client.
+        Engine::StreamEnded | Engine::CursorRejected | Engine::NotResumable => {
+            FaultKind::StreamEnded
+        }
+        Engine::RateLimited => FaultKind::RateLimited,
+        Engine::Status => FaultKind::Status,
+        Engine::Unauthorized => FaultKind::Unauthorized,
+        Engine::SessionLost => FaultKind::SessionLost,
+        Engine::ContentType => FaultKind::ContentType,
+        Engine::BadResponse => FaultKind::BadResponse,
+        Engine::TooLarge => FaultKind::TooLarge,
+        Engine::Redirect => FaultKind::Redirect,
+        Engine::Overloaded => FaultKind::Overloaded,
+        Engine::BudgetExhausted => FaultKind::BudgetExhausted,
+    }
+}
+
+fn words(fault: &reconnect::Fault, detail: &str) -> String {
+    use reconnect::FaultKind as Engine;
+    let status = fault.status.unwrap_or_default();
+    match fault.kind {
+        Engine::StreamEnded => {
+            format!("the event stream ended without the response: {detail}")
+        }
+        Engine::CursorRejected => format!(
+            "the event stream broke before the response, and the server refuses to resume it \
+             ({status})"
+        ),
+        Engine::NotResumable => format!(
+            "the event stream broke before the response, and the server cannot resume it ({status})"
+        ),
+        Engine::BudgetExhausted => format!(
+            "the event stream broke before the response, and every attempt to resume it failed; \
+             the last one: {detail}"
+        ),
+        Engine::SessionLost => {
+            format!("the server answered {status}: it does not know the session any more")
+        }
+        Engine::Unauthorized => format!(
+            "the server answered {status}: give it credentials with --header \
+             'Authorization: Bearer ${{TOKEN}}', or pass the client's own with --forward-auth"
+        ),
+        Engine::Overloaded => {
+            "too many large messages of the server are being read at once".to_owned()
+        }
+        _ => detail.to_owned(),
+    }
 }

@@ -12,8 +12,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Response, Uri};
-use hyper::body::Incoming as Body;
+use http::{HeaderMap, HeaderValue, Uri};
 use parking_lot::RwLock;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
 use shadowcat_mcp::headers;
@@ -25,11 +24,11 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info};
 
-use super::events::{EventBody, EventError, Reader};
-use super::one_way::{self, NotAccepted};
+use super::client::Delivery;
+use super::driver::{Posting, Reader};
+use super::events::EventBody;
 use super::permits::Permit;
-use super::post::{Post, post};
-use super::{Shared, add_missing, faults};
+use super::{Shared, add_missing, one_way};
 use crate::upstream::pipe::{Clients, Router};
 use crate::upstream::{BoxFuture, Dispatched, Incoming, Leg, Reply, RequestContext, SendContext};
 
@@ -94,8 +93,8 @@ impl Leg for LegacySseLeg {
     fn send(&self, message: Message, context: SendContext) -> BoxFuture<Result<(), Fault>> {
         let link = Arc::clone(&self.link);
         Box::pin(async move {
-            let post = || link.post(&message, &context.headers, None, Dispatched::default());
-            let sending = one_way::send(&link.shared, &message, true, post);
+            let opener = || link.posting(&message, &context.headers, Dispatched::default(), true);
+            let sending = one_way::send(&link.shared, message.is_response(), opener);
             tokio::select! {
                 sent = sending => sent,
                 () = link.closed.cancelled() => Err(stream_lost(CLOSED)),
@@ -154,38 +153,25 @@ impl Link {
         context: RequestContext,
         known: bool,
     ) -> Result<(), Fault> {
-        let RequestContext {
-            headers,
-            deadline,
-            dispatched,
-        } = context;
-        let posted = self.post(&message, &headers, deadline, dispatched).await;
-        match one_way::once(&self.shared, posted).await {
-            Ok(()) => Ok(()),
-            Err(NotAccepted::Failed(fault)) => Err(fault),
-            Err(NotAccepted::Refused(refusal)) => Err(refusal.into_fault(known)),
-        }
+        let posting = self.posting(&message, &context.headers, context.dispatched, known);
+        one_way::once(&self.shared, posting, context.deadline).await
     }
 
-    async fn post(
+    /// `known`: the message belongs to a session that the server may have forgotten.
+    fn posting(
         &self,
         message: &Message,
         extra: &HeaderMap,
-        deadline: Option<tokio::time::Instant>,
         dispatched: Dispatched,
-    ) -> Result<Response<Body>, Fault> {
-        let what = Post {
-            url: &self.endpoint,
-            body: message.raw(),
-            deadline,
-            dispatched,
-        };
-        let headers = || {
-            let mut headers = self.headers.read().clone();
-            add_missing(&mut headers, extra);
-            headers
-        };
-        post(&self.shared, what, headers).await
+        known: bool,
+    ) -> Posting {
+        let mut headers = self.headers.read().clone();
+        add_missing(&mut headers, extra);
+        Posting {
+            delivery: Delivery::new(dispatched),
+            in_session: known,
+            ..Posting::one_way(&self.shared, &self.endpoint, headers, message.raw())
+        }
     }
 
     /// Reads the stream until it ends, which is the end of the session.
@@ -205,14 +191,9 @@ impl Link {
         let mut reader = Reader::default();
         loop {
             let event = match poll_fn(|cx| body.poll_item(cx)).await {
-                Some(Ok(EventItem::Event(event))) => event,
-                Some(Ok(EventItem::Comment | EventItem::IdOnly(_) | EventItem::Retry(_))) => {
-                    continue;
-                }
-                Some(Err(EventError::Broken(cause))) => return cause,
-                Some(Err(EventError::NoMemory)) => return faults::no_memory().detail,
-                Some(Err(EventError::Limit(limit))) => return limit.to_string(),
-                None => return "the server closed it".to_owned(),
+                Ok(EventItem::Event(event)) => event,
+                Ok(EventItem::Comment | EventItem::IdOnly(_) | EventItem::Retry(_)) => continue,
+                Err(end) => return end.to_string(),
             };
             match reader.read(event, &self.shared) {
                 None => {}
@@ -230,11 +211,8 @@ impl Link {
         let Some(answer) = self.router.deliver(message).await else {
             return;
         };
-        let none = HeaderMap::new();
-        let posting = async {
-            let posted = self.post(&answer, &none, None, Dispatched::default());
-            one_way::once(&self.shared, posted.await).await
-        };
+        let posting = self.posting(&answer, &HeaderMap::new(), Dispatched::default(), true);
+        let posting = one_way::once(&self.shared, posting, None);
         if !matches!(timeout(ANSWER_TIMEOUT, posting).await, Ok(Ok(()))) {
             debug!(server = %self.shared.name, "the server did not take the answer to its request");
         }

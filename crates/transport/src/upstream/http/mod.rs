@@ -2,8 +2,8 @@
 //! server turns out to speak nothing newer.
 //!
 //! - [`dial`](Dial) makes connections, and is what a simulation replaces;
-//! - one POST goes through `post` (redirects, the second tries that are always safe) and `answer`
-//!   (what the response head means);
+//! - the `driver` obeys the reconnection engine: every message and every stream goes through one;
+//! - `answer` reads what a response head means;
 //! - a leg per session (`auto`) finds out which transport the server speaks, and is then one of
 //!   Streamable HTTP (`session`) or of HTTP+SSE (`legacy_sse`).
 //!
@@ -18,32 +18,33 @@ mod client;
 mod config;
 mod counters;
 mod dial;
+mod driver;
 mod events;
 mod faults;
 mod legacy_sse;
 mod modern;
 mod one_way;
 mod permits;
-mod post;
 mod reply;
 mod session;
 mod standalone;
 mod target;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
 use shadowcat_mcp::headers;
 use shadowcat_mcp::version::Era;
+use shadowcat_sse::reconnect::Origin;
 
 use super::{BoxFuture, Leg, Upstream};
 use crate::metrics::Metrics;
 use auto::{AutoLeg, KnownTransport};
 use budget::ReadBudget;
 use client::Client;
-pub use config::{HttpUpstreamConfig, Random, system_random};
+pub use config::{HttpUpstreamConfig, Policy, Random, system_random};
 use counters::Counters;
 pub use dial::{CONNECT_TIMEOUT, Dial, DialError, NetDial, Wire};
 use modern::ModernLeg;
@@ -62,7 +63,10 @@ pub(crate) struct Shared {
     name: String,
     client: Client,
     dial: Arc<dyn Dial>,
+    /// `--max-connections`.
     connections: Connections,
+    /// What the streams of the server share: pace, concurrent connects, breaker, herd.
+    origin: Mutex<Origin>,
     budget: ReadBudget,
     random: Random,
     counters: Counters,
@@ -99,6 +103,7 @@ impl HttpUpstream {
                 client: Client::new(Arc::clone(&dial)),
                 dial,
                 connections: Connections::new(config.max_connections),
+                origin: Mutex::default(),
                 budget: ReadBudget::new(config.max_message_size),
                 random,
                 counters: Counters::new(metrics),
@@ -143,20 +148,5 @@ fn add_missing(headers: &mut HeaderMap, extra: &HeaderMap) {
                 headers.append(name.clone(), value.clone());
             }
         }
-    }
-}
-
-impl Shared {
-    /// `delay` with jitter on top: `random(0, delay * factor)`.
-    fn jittered(&self, delay: Duration) -> Duration {
-        let share = (self.random)() as f64 / u64::MAX as f64;
-        delay + delay.mul_f64(share * self.config.retry_jitter)
-    }
-
-    /// The delay before the try that follows `failures` failed ones, jitter included.
-    fn backoff(&self, failures: u32) -> Duration {
-        let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
-        let delay = self.config.retry_initial.saturating_mul(doubled);
-        self.jittered(delay.min(self.config.retry_max))
     }
 }

@@ -8,17 +8,19 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
-use shadowcat_mcp::fault::{self, Fault};
+use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::headers;
 use shadowcat_mcp::inspect::{self, Claim};
-use shadowcat_mcp::message::{Kind, Message, RequestId};
-use shadowcat_mcp::version::ProtocolVersion;
+use shadowcat_mcp::message::{Kind, Message};
+use shadowcat_mcp::version::{Era, ProtocolVersion};
+use shadowcat_sse::reconnect::Kind as StreamKind;
 
-use super::answer::{self, Answer, Refusal};
-use super::post::{Post, post};
+use super::answer::Expected;
+use super::client::Delivery;
+use super::driver::{Answered, Driver, Posting};
 use super::reply::ReplySource;
-use super::{Shared, add_missing, body, faults};
-use crate::upstream::{BoxFuture, Dispatched, Incoming, Leg, Reply, RequestContext, SendContext};
+use super::{Shared, add_missing, faults, one_way};
+use crate::upstream::{BoxFuture, Incoming, Leg, Reply, RequestContext, SendContext};
 
 /// See the [module](self).
 pub(crate) struct ModernLeg(Arc<Shared>);
@@ -41,20 +43,11 @@ impl Leg for ModernLeg {
     fn send(&self, message: Message, context: SendContext) -> BoxFuture<Result<(), Fault>> {
         let shared = Arc::clone(&self.0);
         Box::pin(async move {
-            let what = Post {
-                url: &shared.config.url,
-                body: message.raw(),
-                deadline: None,
-                dispatched: Dispatched::default(),
+            let opener = || {
+                let headers = post_headers(&shared, &message, &context.headers);
+                Posting::one_way(&shared, &shared.config.url, headers, message.raw())
             };
-            let make_headers = || post_headers(&shared, &message, &context.headers);
-            let response = post(&shared, what, make_headers).await?;
-            if response.status().is_success() {
-                body::discard(response.into_body()).await;
-                return Ok(());
-            }
-            let refusal = answer::refusal(&shared, response).await;
-            Err(faults::status(refusal.status, refusal.error))
+            one_way::send(&shared, message.is_response(), opener).await
         })
     }
 
@@ -83,50 +76,29 @@ async fn request(
     let Kind::Request { id, .. } = message.kind() else {
         return Err(faults::not_a_request());
     };
+    let id = id.clone();
     let permit = shared.connections.exchange().await;
     let permit = permit.ok_or_else(faults::overloaded)?;
-    let what = Post {
-        url: &shared.config.url,
-        body: message.raw(),
-        deadline: context.deadline,
-        dispatched: context.dispatched,
-    };
-    let make_headers = || post_headers(&shared, &message, &context.headers);
-    let response = post(&shared, what, make_headers).await?;
-    match answer::read(&shared, response, id).await? {
-        Answer::Whole(reply) => Ok(reply),
-        Answer::Events(response) => {
-            let (head, body) = response.into_parts();
-            let headers = headers::to_client(&head.headers, shared.config.forward_auth);
-            let source = ReplySource::new(shared, id.clone(), None, body, permit);
-            Ok(Reply::Stream {
-                headers,
-                incoming: Incoming::new(source),
-            })
-        }
-        Answer::Refused(refusal) => refused(refusal, id),
+    let opener = Box::new(Posting {
+        shared: Arc::clone(&shared),
+        url: shared.config.url.clone(),
+        headers: post_headers(&shared, &message, &context.headers),
+        body: message.raw().clone(),
+        delivery: Delivery::new(context.dispatched),
+        expected: Expected::of(&message, Era::Modern),
+        in_session: false,
+    });
+    let kind = StreamKind::ModernResponse;
+    let mut driver = Box::new(Driver::new(Arc::clone(&shared), kind, opener, Some(permit)));
+    driver.set_deadline(context.deadline);
+    match driver.answer().await? {
+        Answered::Whole(reply) => Ok(reply),
+        Answered::Stream(head) => Ok(Reply::Stream {
+            headers: headers::to_client(&head.headers, shared.config.forward_auth),
+            incoming: Incoming::new(ReplySource::new(shared, id, driver)),
+        }),
+        Answered::Accepted => Err(faults::not_a_request()),
     }
-}
-
-/// A refusal that explains itself is the answer. One without words, of a status that servers of the
-/// other era give, keeps that status beside our error, because it tells their era.
-fn refused(refusal: Refusal, id: &RequestId) -> Result<Reply, Fault> {
-    let Refusal {
-        status,
-        headers,
-        error,
-        ..
-    } = refusal;
-    let message = match error {
-        Some(error) => error.with_id(id),
-        None if fault::may_tell_era(status) => faults::status(status, None).to_response(id),
-        None => return Err(faults::status(status, None)),
-    };
-    Ok(Reply::Json {
-        status,
-        headers,
-        message,
-    })
 }
 
 /// The headers of one POST: ours, those that mirror the body, then the client's.

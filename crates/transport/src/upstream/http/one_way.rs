@@ -1,76 +1,72 @@
-//! Messages that want no answer: a notification is sent once, a response until it is accepted.
+//! Messages that want no answer: a notification is sent once, a response until it is accepted
+//! (resilience 3, "sent once").
 
-use http::{Response, StatusCode};
-use hyper::body::Incoming;
-use shadowcat_mcp::fault::{Fault, FaultKind};
-use shadowcat_mcp::message::Message;
+use std::sync::Arc;
+
+use shadowcat_mcp::fault::Fault;
+use shadowcat_sse::reconnect::backoff::{self, Draws};
+use shadowcat_sse::reconnect::{Decision, Facts, Kind, Leg, Trouble, classify};
+use tokio::time::Instant;
 use tracing::debug;
 
-use super::answer::{self, Refusal};
-use super::{Shared, body};
+use super::Shared;
+use super::driver::{Driver, Opener};
 
-/// How often a response is sent at most.
-const MAX_RESPONSE_TRIES: u32 = 10;
-
-/// Why a message was not accepted.
-pub(crate) enum NotAccepted {
-    /// There was no answer.
-    Failed(Fault),
-    /// The server refused it.
-    Refused(Refusal),
-}
-
-/// Calls `post` until the message is accepted, with a backoff between the tries. `known`: it is sent
-/// in a session of the server's.
-pub(crate) async fn send<P>(
-    shared: &Shared,
-    message: &Message,
-    known: bool,
-    post: impl Fn() -> P,
-) -> Result<(), Fault>
-where
-    P: Future<Output = Result<Response<Incoming>, Fault>>,
-{
-    for attempt in 1.. {
-        let (fault, again) = match once(shared, post().await).await {
-            Ok(()) => break,
-            Err(NotAccepted::Failed(fault)) => {
-                let again = fault.kind == FaultKind::ConnectionLost;
-                (fault, again)
-            }
-            Err(NotAccepted::Refused(refusal)) => {
-                let again = may_pass(refusal.status);
-                (refusal.into_fault(known), again)
-            }
+/// Sends a message by the attempts that `opener` makes; `repeatable`: a response.
+pub(crate) async fn send<O: Opener>(
+    shared: &Arc<Shared>,
+    repeatable: bool,
+    opener: impl Fn() -> O,
+) -> Result<(), Fault> {
+    let policy = &shared.config.reconnect;
+    let mut draws = Draws::new((shared.random)());
+    let mut attempt = 0;
+    loop {
+        let (fault, trouble) = match tried(shared, opener(), None).await {
+            Ok(()) => return Ok(()),
+            Err(failed) => failed,
         };
-        if !(again && message.is_response() && attempt < MAX_RESPONSE_TRIES) {
+        attempt += 1;
+        // Repeating a response does no harm, like a GET: what that waits for, it waits for.
+        let decision = trouble.map(|trouble| classify(&trouble, Leg::Resume, Facts::default()));
+        let floor = match decision {
+            Some(Decision::Return { floor, hint: None }) if repeatable => floor,
+            _ => return Err(fault),
+        };
+        if attempt >= policy.max_attempts {
             return Err(fault);
         }
         debug!(%fault, attempt, "a response was not accepted, sending it again");
-        tokio::time::sleep(shared.backoff(attempt)).await;
+        let delay = backoff::delay(policy, attempt, None, draws.draw());
+        tokio::time::sleep(delay.max(floor)).await;
     }
-    Ok(())
 }
 
-/// What became of one POST.
+/// Sends a message until `deadline`, again only where it was certainly not processed.
 pub(crate) async fn once(
-    shared: &Shared,
-    posted: Result<Response<Incoming>, Fault>,
-) -> Result<(), NotAccepted> {
-    let response = posted.map_err(NotAccepted::Failed)?;
-    if response.status().is_success() {
-        body::discard(response.into_body()).await;
-        return Ok(());
-    }
-    Err(NotAccepted::Refused(
-        answer::refusal(shared, response).await,
-    ))
+    shared: &Arc<Shared>,
+    opener: impl Opener,
+    deadline: Option<Instant>,
+) -> Result<(), Fault> {
+    let tried = tried(shared, opener, deadline).await;
+    tried.map_err(|(fault, _)| fault)
 }
 
-/// Whether sending a response once more may help: the server is in trouble. What it refuses for
-/// good it refuses again.
-fn may_pass(status: StatusCode) -> bool {
-    status.is_server_error()
-        || status == StatusCode::REQUEST_TIMEOUT
-        || status == StatusCode::TOO_EARLY
+async fn tried(
+    shared: &Arc<Shared>,
+    opener: impl Opener,
+    deadline: Option<Instant>,
+) -> Result<(), (Fault, Option<Trouble>)> {
+    let opener = Box::new(opener);
+    let mut driver = Box::new(Driver::new(
+        Arc::clone(shared),
+        Kind::Response,
+        opener,
+        None,
+    ));
+    driver.set_deadline(deadline);
+    match driver.answer().await {
+        Ok(_) => Ok(()),
+        Err(fault) => Err((fault, driver.last_trouble())),
+    }
 }

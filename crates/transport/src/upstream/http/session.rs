@@ -8,26 +8,30 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, StatusCode};
 use parking_lot::RwLock;
 use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::headers::{self, UpstreamSessionId};
 use shadowcat_mcp::message::{Kind, Message};
 use shadowcat_mcp::method::Method;
-use shadowcat_mcp::version::ProtocolVersion;
+use shadowcat_mcp::version::{Era, ProtocolVersion};
+use shadowcat_sse::reconnect::{Kind as StreamKind, Opening};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::answer::{self, Answer, Refusal};
-use super::client::RequestBody;
-use super::post::{Post, post};
+use super::answer::{self, Expected};
+use super::client::{Connected, Delivery, RequestBody};
+use super::driver::{self, Answered, Call, Driver, Opened, Opener};
 use super::reply::ReplySource;
 use super::{Shared, add_missing, body, faults, one_way, standalone};
 use crate::upstream::{BoxFuture, Dispatched, Incoming, Leg, Reply, RequestContext, SendContext};
 
 /// How long the DELETE that ends a session may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// WHATWG HTML, server-sent events, section 9.2.4.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// See the [module](self).
 pub(crate) struct SessionLeg(Arc<Session>);
@@ -50,12 +54,12 @@ impl SessionLeg {
         }))
     }
 
-    /// As [`Leg::request`], but a refusal is for the caller to judge.
+    /// As [`Leg::request`], but tells the status of a refusal.
     pub(crate) async fn ask(
         &self,
         message: Message,
         context: RequestContext,
-    ) -> Result<Asked, Fault> {
+    ) -> Result<Reply, Refused> {
         Arc::clone(&self.0).ask(message, context).await
     }
 }
@@ -72,7 +76,7 @@ impl Leg for SessionLeg {
 
     fn send(&self, message: Message, context: SendContext) -> BoxFuture<Result<(), Fault>> {
         let session = Arc::clone(&self.0);
-        Box::pin(async move { session.send(message, context).await })
+        Box::pin(session.send(message, context))
     }
 
     fn negotiated(&self, version: ProtocolVersion) {
@@ -101,12 +105,20 @@ impl Leg for SessionLeg {
     }
 }
 
-/// What became of a request.
-pub(crate) enum Asked {
-    /// The answer, or the beginning of it.
-    Reply(Reply),
-    /// A status that means failure.
-    Refused(Refusal),
+/// Why a request got no answer.
+pub(crate) struct Refused {
+    pub(crate) fault: Fault,
+    /// The status that said so, where one did.
+    pub(crate) status: Option<StatusCode>,
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Self {
+            fault,
+            status: None,
+        }
+    }
 }
 
 impl Session {
@@ -115,84 +127,85 @@ impl Session {
         message: Message,
         context: RequestContext,
     ) -> Result<Reply, Fault> {
-        let known = self.id.get().is_some();
-        match self.ask(message, context).await? {
-            Asked::Reply(reply) => Ok(reply),
-            Asked::Refused(refusal) => Err(refusal.into_fault(known)),
-        }
+        let asked = self.ask(message, context).await;
+        asked.map_err(|refused| refused.fault)
     }
 
-    /// Sends a request; a refusal is for the caller to judge.
-    pub(crate) async fn ask(
+    async fn ask(
         self: Arc<Self>,
         message: Message,
         context: RequestContext,
-    ) -> Result<Asked, Fault> {
+    ) -> Result<Reply, Refused> {
         let Kind::Request { id, method } = message.kind() else {
-            return Err(faults::not_a_request());
+            return Err(faults::not_a_request().into());
         };
-        let shared = &*self.shared;
+        let (id, initializes) = (id.clone(), *method == Method::Initialize);
+        let shared = Arc::clone(&self.shared);
         let permit = shared.connections.exchange().await;
         let permit = permit.ok_or_else(faults::overloaded)?;
-        let response = self.post(
-            &message,
-            &context.headers,
-            context.deadline,
-            context.dispatched,
-        );
-        let response = response.await?;
-        let adoption = match response.headers().get(headers::SESSION_ID) {
-            Some(offered) if *method == Method::Initialize => Some(Adoption {
-                session: Arc::clone(&self),
-                offered: offered.clone(),
-            }),
-            _ => None,
-        };
-        match answer::read(shared, response, id).await? {
-            Answer::Whole(reply) => {
+        let offered = Arc::new(OnceLock::new());
+        let opener = Box::new(Exchange {
+            session: Arc::clone(&self),
+            delivery: Delivery::new(context.dispatched),
+            message,
+            extra: context.headers,
+            offered: initializes.then(|| Arc::clone(&offered)),
+        });
+        let kind = StreamKind::Response;
+        let mut driver = Box::new(Driver::new(Arc::clone(&shared), kind, opener, Some(permit)));
+        driver.set_deadline(context.deadline);
+        let answered = driver.answer().await.map_err(|fault| Refused {
+            fault,
+            status: driver.last_status(),
+        })?;
+        let adoption = offered.get().map(|offered| Adoption {
+            session: self,
+            offered: offered.clone(),
+        });
+        match answered {
+            Answered::Whole(reply) => {
                 if let (Some(adoption), Reply::Json { message, .. }) = (adoption, &reply) {
                     adoption.settle(message);
                 }
-                Ok(Asked::Reply(reply))
+                Ok(reply)
             }
-            Answer::Events(response) => {
-                let (head, body) = response.into_parts();
-                let shared = Arc::clone(&self.shared);
-                Ok(Asked::Reply(Reply::Stream {
-                    headers: headers::to_client(&head.headers, shared.config.forward_auth),
-                    incoming: Incoming::new(ReplySource::new(
-                        shared,
-                        id.clone(),
-                        adoption,
-                        body,
-                        permit,
-                    )),
-                }))
-            }
-            Answer::Refused(refusal) => Ok(Asked::Refused(refusal)),
+            Answered::Stream(head) => Ok(Reply::Stream {
+                headers: headers::to_client(&head.headers, shared.config.forward_auth),
+                incoming: Incoming::new(
+                    ReplySource::new(shared, id, driver)
+                        .adopting(adoption)
+                        .extended_by_progress(context.progress_extends),
+                ),
+            }),
+            Answered::Accepted => Err(faults::not_a_request().into()),
         }
     }
 
-    async fn send(&self, message: Message, context: SendContext) -> Result<(), Fault> {
-        let post = || self.post(&message, &context.headers, None, Dispatched::default());
-        let known = self.id.get().is_some();
-        one_way::send(&self.shared, &message, known, post).await
+    async fn send(self: Arc<Self>, message: Message, context: SendContext) -> Result<(), Fault> {
+        let opener = || Exchange {
+            session: Arc::clone(&self),
+            delivery: Delivery::new(Dispatched::default()),
+            message: message.clone(),
+            extra: context.headers.clone(),
+            offered: None,
+        };
+        one_way::send(&self.shared, message.is_response(), opener).await
     }
 
-    async fn post(
+    fn post(
         &self,
         message: &Message,
         extra: &HeaderMap,
-        deadline: Option<tokio::time::Instant>,
-        dispatched: Dispatched,
-    ) -> Result<http::Response<hyper::body::Incoming>, Fault> {
-        let what = Post {
-            url: &self.shared.config.url,
-            body: message.raw(),
-            deadline,
-            dispatched,
-        };
-        post(&self.shared, what, || self.post_headers(extra)).await
+        delivery: &Arc<Delivery>,
+        connected: Connected,
+    ) -> Call {
+        Call {
+            method: HttpMethod::POST,
+            url: self.shared.config.url.clone(),
+            headers: self.post_headers(extra),
+            body: Some((message.raw().clone(), Arc::clone(delivery))),
+            connected,
+        }
     }
 
     fn post_headers(&self, extra: &HeaderMap) -> HeaderMap {
@@ -209,6 +222,32 @@ impl Session {
         headers
     }
 
+    /// Opens or resumes an event stream.
+    pub(crate) fn get(
+        &self,
+        mut headers: HeaderMap,
+        cursor: Option<HeaderValue>,
+        connected: Connected,
+    ) -> BoxFuture<Opened> {
+        if let Some(cursor) = cursor {
+            headers.insert(LAST_EVENT_ID, cursor);
+        }
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let call = Call {
+                method: HttpMethod::GET,
+                url: shared.config.url.clone(),
+                headers,
+                body: None,
+                connected,
+            };
+            match driver::send(&shared, &call).await {
+                Ok((_, response)) => answer::to_get(&shared, response, call.in_session()).await,
+                Err(failure) => Opened::Failed(failure),
+            }
+        })
+    }
+
     async fn close(&self) {
         if self.id.get().is_none() {
             return;
@@ -218,7 +257,12 @@ impl Session {
         *request.uri_mut() = self.shared.config.url.clone();
         *request.headers_mut() = self.plain_headers();
         let ending = async {
-            match self.shared.client.message(request).await {
+            match self
+                .shared
+                .client
+                .send(request, &Connected::default())
+                .await
+            {
                 Ok(response) => {
                     debug!(status = %response.status(), "ended the session with the server");
                     body::discard(response.into_body()).await;
@@ -242,9 +286,64 @@ impl Adoption {
         let succeeded = matches!(response.kind(), Kind::Response { .. });
         let well_formed = UpstreamSessionId::from_header(&self.offered).is_some();
         if succeeded && well_formed && self.session.id.set(self.offered.clone()).is_ok() {
-            let mut id = self.offered;
-            id.set_sensitive(true);
+            let id = sensitive(self.offered);
             self.session.headers.write().insert(headers::SESSION_ID, id);
         }
+    }
+}
+
+/// Keeps a session id out of logs.
+fn sensitive(mut id: HeaderValue) -> HeaderValue {
+    id.set_sensitive(true);
+    id
+}
+
+/// A message: a POST, then if it is a request GETs for the rest of its answer.
+struct Exchange {
+    session: Arc<Session>,
+    message: Message,
+    extra: HeaderMap,
+    delivery: Arc<Delivery>,
+    /// Where the session id goes that the server offers with its answer to `initialize`.
+    offered: Option<Arc<OnceLock<HeaderValue>>>,
+}
+
+impl Opener for Exchange {
+    fn open(&mut self, opening: Opening, connected: Connected) -> BoxFuture<Opened> {
+        match opening {
+            Opening::Resume(cursor) => self.resume(cursor.header_value().clone(), connected),
+            _ => self.post(connected),
+        }
+    }
+}
+
+impl Exchange {
+    fn post(&self, connected: Connected) -> BoxFuture<Opened> {
+        let shared = Arc::clone(&self.session.shared);
+        let call = (self.session).post(&self.message, &self.extra, &self.delivery, connected);
+        let offered = self.offered.clone();
+        let expected = Expected::of(&self.message, Era::Legacy);
+        Box::pin(async move {
+            let response = match driver::send(&shared, &call).await {
+                Ok((_, response)) => response,
+                Err(failure) => return Opened::Failed(failure),
+            };
+            if let (Some(offered), Some(id)) =
+                (offered, response.headers().get(headers::SESSION_ID))
+            {
+                let _ = offered.set(id.clone());
+            }
+            answer::to_post(&shared, response, &expected, call.in_session()).await
+        })
+    }
+
+    fn resume(&self, cursor: HeaderValue, connected: Connected) -> BoxFuture<Opened> {
+        let mut headers = self.session.plain_headers();
+        add_missing(&mut headers, &self.extra);
+        let offered = self.offered.as_ref().and_then(|offered| offered.get());
+        if let (Some(offered), false) = (offered, headers.contains_key(headers::SESSION_ID)) {
+            headers.insert(headers::SESSION_ID, sensitive(offered.clone()));
+        }
+        self.session.get(headers, Some(cursor), connected)
     }
 }

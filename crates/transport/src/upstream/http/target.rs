@@ -8,9 +8,6 @@ use http::Uri;
 use http::uri::Scheme;
 use iri_string::types::{UriAbsoluteStr, UriReferenceStr};
 
-/// How many redirects one request follows (resilience 3).
-pub(crate) const MAX_REDIRECTS: u8 = 5;
-
 /// Why a URL cannot be a server's.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]

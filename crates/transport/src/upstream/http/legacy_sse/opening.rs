@@ -7,22 +7,19 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE, LOCATION};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use shadowcat_mcp::fault::{Executed, Fault};
-use shadowcat_mcp::headers;
-use shadowcat_mcp::message::RequestId;
-use shadowcat_sse::reconnect::{Leg, may_follow};
+use shadowcat_sse::reconnect::Trouble;
 use shadowcat_sse::{Event, Item};
 use tokio::time::timeout;
 
-use super::super::answer::{self, Answer};
-use super::super::client::{RequestBody, SendError};
-use super::super::events::{EventBody, EventError};
+use super::super::client::Connected;
+use super::super::driver::{self, Call, Failure, Opened as Stream};
+use super::super::events::{BodyEnd, EventBody};
 use super::super::permits::{EXCHANGE_WAIT, Permit};
-use super::super::target::{self, MAX_REDIRECTS};
-use super::super::{Shared, add_missing, body, faults};
+use super::super::{Shared, add_missing, answer, faults, target};
 use crate::upstream::Reply;
 
 /// How long the `endpoint` event may take.
@@ -84,33 +81,17 @@ async fn head(
     shared: &Arc<Shared>,
     extra: &HeaderMap,
 ) -> Result<(Uri, Response<Incoming>), NotOpened> {
-    let mut url = shared.config.url.clone();
-    for _ in 0..=MAX_REDIRECTS {
-        let mut request = Request::new(RequestBody::empty());
-        *request.method_mut() = Method::GET;
-        *request.uri_mut() = url.clone();
-        *request.headers_mut() = stream_headers(shared, extra);
-        let response = match shared.client.stream(request).await {
-            Ok(response) => response,
-            Err(SendError::NotSent(why)) => {
-                return Err(failed(faults::not_sent(&shared.name, &why)));
-            }
-            Err(SendError::Lost(cause)) => return Err(failed(faults::lost(&cause))),
-        };
-        let status = response.status();
-        if !may_follow(status, Leg::Standing) {
-            return judge(shared, response).await.map(|head| (url, head));
-        }
-        let location = response.headers().get(LOCATION);
-        let target = location
-            .and_then(|location| location.to_str().ok())
-            .ok_or_else(|| failed(faults::redirect(status, "it has no readable Location")))?;
-        url = target::resolve(&url, target)
-            .map_err(|error| failed(faults::redirect(status, error)))?;
-        body::discard(response.into_body()).await;
+    let call = Call {
+        method: Method::GET,
+        url: shared.config.url.clone(),
+        headers: stream_headers(shared, extra),
+        body: None,
+        connected: Connected::default(),
+    };
+    match driver::send(shared, &call).await {
+        Ok((url, response)) => judge(shared, response).await.map(|head| (url, head)),
+        Err(failure) => Err(failed(faults::final_one(&failure))),
     }
-    let status = StatusCode::PERMANENT_REDIRECT;
-    Err(failed(faults::redirect(status, "too many of them")))
 }
 
 fn stream_headers(shared: &Shared, extra: &HeaderMap) -> HeaderMap {
@@ -126,41 +107,51 @@ async fn judge(
     shared: &Shared,
     response: Response<Incoming>,
 ) -> Result<Response<Incoming>, NotOpened> {
-    let status = response.status();
-    if status == StatusCode::OK && headers::is_event_stream(response.headers()) {
-        return Ok(response);
+    let mut failure = match answer::to_get(shared, response, false).await {
+        Stream::Stream(response) => return Ok(response),
+        Stream::Failed(failure) => failure,
+        Stream::Whole(_) | Stream::Accepted => Failure::new(Trouble::NoAnswer, "no stream"),
+    };
+    if let Some(challenge) = failure.relay.take() {
+        return Err(NotOpened::Challenge(Box::new(challenge)));
     }
-    if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-        // The id does not matter: a challenge carries none.
-        let read = answer::read(shared, response, &RequestId::Integer(0)).await;
-        return Err(match read {
-            Ok(Answer::Whole(challenge)) => NotOpened::Challenge(Box::new(challenge)),
-            Err(fault) => failed(fault),
-            Ok(_) => failed(faults::unauthorized(status)),
-        });
-    }
-    body::discard(response.into_body()).await;
-    Err(
-        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            failed(faults::status(status, None))
-        } else {
-            NotOpened::NotOffered(format!(
-                "a GET was answered {status} without an event stream"
-            ))
-        },
-    )
+    let may_have_one = match failure.trouble {
+        Trouble::Refused(refusal) => {
+            refusal.status.is_server_error()
+                || matches!(
+                    refusal.status,
+                    StatusCode::TOO_MANY_REQUESTS
+                        | StatusCode::UNAUTHORIZED
+                        | StatusCode::FORBIDDEN
+                )
+        }
+        Trouble::WrongType | Trouble::NoAnswer => false,
+        _ => true,
+    };
+    Err(if may_have_one {
+        failed(faults::final_one(&failure))
+    } else {
+        NotOpened::NotOffered(failure.detail)
+    })
 }
 
 /// Reads up to the first event, which must name the endpoint.
 async fn endpoint(url: &Uri, body: &mut EventBody) -> Result<Uri, NotOpened> {
     loop {
         match poll_fn(|cx| body.poll_item(cx)).await {
-            Some(Ok(Item::Event(event))) => return named(url, &event),
-            Some(Ok(Item::Comment | Item::Retry(_) | Item::IdOnly(_))) => {}
-            Some(Err(EventError::Broken(cause))) => return Err(failed(faults::lost(&cause))),
-            Some(Err(EventError::NoMemory)) => return Err(failed(faults::no_memory())),
-            Some(Err(EventError::Limit(_))) | None => {
+            Ok(Item::Event(event)) => return named(url, &event),
+            Ok(Item::Comment | Item::Retry(_) | Item::IdOnly(_)) => {}
+            Err(BodyEnd::Clean | BodyEnd::TooLarge(_)) => {
                 return Err(NotOpened::NotOffered("the stream had no event".into()));
+            }
+            Err(BodyEnd::Broken(cause)) => {
+                let detail = format!("the connection broke before the endpoint event: {cause}");
+                let failure = Failure::new(Trouble::NoHead, detail);
+                return Err(failed(faults::final_one(&failure)));
+            }
+            Err(BodyEnd::NoMemory) => {
+                let failure = Failure::new(Trouble::NoMemory, "");
+                return Err(failed(faults::final_one(&failure)));
             }
         }
     }
@@ -175,8 +166,10 @@ fn named(url: &Uri, event: &Event) -> Result<Uri, NotOpened> {
     }
     let reference = String::from_utf8_lossy(&event.data);
     target::resolve(url, &reference).map_err(|error| {
-        failed(faults::bad_response(format!(
-            "its endpoint event is not followed: {error}"
+        let detail = format!("the server's endpoint event is not followed: {error}");
+        failed(faults::final_one(&Failure::new(
+            Trouble::NoResponse,
+            detail,
         )))
     })
 }

@@ -1,0 +1,158 @@
+//! One attempt: a request, the redirects that may be followed, and its response head.
+//!
+//! What comes back is the head, or a [`Failure`]: what the engine needs to decide, and what a
+//! person wants to read. Nothing here waits or tries again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::LOCATION;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+use shadowcat_mcp::headers;
+use shadowcat_mcp::message::Message;
+use shadowcat_sse::reconnect::classify::MAX_REDIRECTS;
+use shadowcat_sse::reconnect::{Leg, Trouble, may_follow};
+
+use super::super::client::{Connected, Delivery, RequestBody};
+use super::super::{Shared, body, target};
+use crate::upstream::Reply;
+
+/// What became of an attempt.
+pub(crate) enum Opened {
+    /// 200 with an event stream.
+    Stream(Response<Incoming>),
+    /// The whole answer.
+    Whole(Reply),
+    /// A message that wants no answer was accepted.
+    Accepted,
+    /// It failed.
+    Failed(Box<Failure>),
+}
+
+/// Why an attempt or a stream failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) trouble: Trouble,
+    /// What happened, for people; without secrets.
+    pub(crate) detail: String,
+    /// The server's own JSON-RPC error.
+    pub(crate) error: Option<Message>,
+    /// What the client gets as it is, if the failure is final.
+    pub(crate) relay: Option<Reply>,
+}
+
+impl Failure {
+    pub(crate) fn new(trouble: Trouble, detail: impl Into<String>) -> Box<Self> {
+        Box::new(Self {
+            trouble,
+            detail: detail.into(),
+            error: None,
+            relay: None,
+        })
+    }
+}
+
+/// A request to the server's endpoint.
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) url: Uri,
+    pub(crate) headers: HeaderMap,
+    /// A POST's body, and who is told when it is taken.
+    pub(crate) body: Option<(Bytes, Arc<Delivery>)>,
+    pub(crate) connected: Connected,
+}
+
+impl Call {
+    /// Whether it carries our session id.
+    pub(crate) fn in_session(&self) -> bool {
+        self.headers.contains_key(headers::SESSION_ID)
+    }
+
+    fn request(&self, url: &Uri) -> Request<RequestBody> {
+        let body = match &self.body {
+            None => RequestBody::empty(),
+            Some((body, delivery)) => {
+                delivery.reset();
+                RequestBody::new(body.clone(), Arc::clone(delivery))
+            }
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = url.clone();
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+
+    /// The column of the engine's table that its redirects are looked up in.
+    fn leg(&self) -> Leg {
+        match self.method {
+            Method::POST => Leg::Post,
+            _ => Leg::Resume,
+        }
+    }
+}
+
+/// Sends a request and follows its redirects to a response head, whose URL comes with it.
+pub(crate) async fn send(
+    shared: &Shared,
+    call: &Call,
+) -> Result<(Uri, Response<Incoming>), Box<Failure>> {
+    let mut url = call.url.clone();
+    let mut redirects = 0;
+    loop {
+        if let Some((body, _)) = &call.body {
+            shared.counters.bytes_sent.inc_by(body.len() as u64);
+        }
+        let response = shared
+            .client
+            .send(call.request(&url), &call.connected)
+            .await;
+        let response =
+            response.map_err(|error| unsent(&shared.name, error.trouble, &error.cause))?;
+        if !response.status().is_redirection() {
+            return Ok((url, response));
+        }
+        redirects += 1;
+        url = follow(&url, &response, call.leg(), redirects)?;
+        body::discard(response.into_body()).await;
+    }
+}
+
+fn unsent(server: &str, trouble: Trouble, cause: &str) -> Box<Failure> {
+    let detail = match trouble {
+        Trouble::NoConnection => format!("{server} cannot be reached: {cause}"),
+        Trouble::Tls => format!("no secure connection to {server}: {cause}"),
+        _ => format!("the connection broke before the answer was whole: {cause}"),
+    };
+    Failure::new(trouble, detail)
+}
+
+/// Where a redirected request goes.
+fn follow(
+    from: &Uri,
+    response: &Response<Incoming>,
+    leg: Leg,
+    redirects: u8,
+) -> Result<Uri, Box<Failure>> {
+    let status = response.status();
+    if !may_follow(status, leg) {
+        return Err(stays(status, "it would turn the POST into a GET"));
+    }
+    if redirects > MAX_REDIRECTS {
+        return Err(stays(status, "too many of them"));
+    }
+    let location = response.headers().get(LOCATION);
+    let reference = location
+        .and_then(|location| location.to_str().ok())
+        .ok_or_else(|| stays(status, "it has no readable Location"))?;
+    target::resolve(from, reference).map_err(|error| stays(status, &error.to_string()))
+}
+
+/// A redirect that is not followed.
+fn stays(status: StatusCode, why: &str) -> Box<Failure> {
+    Failure::new(
+        Trouble::Redirected,
+        format!("the server's redirect ({status}) is not followed: {why}"),
+    )
+}

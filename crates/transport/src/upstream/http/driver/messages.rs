@@ -1,0 +1,146 @@
+//! The messages in a stream's events.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use shadowcat_mcp::fault::Fault;
+use shadowcat_mcp::message::{Message, Payload};
+use shadowcat_sse::Event;
+use shadowcat_sse::reconnect::Finish;
+use tracing::warn;
+
+use super::super::Shared;
+use super::{Driver, Next};
+use crate::upstream::{Item, Source};
+
+/// How much of an unreadable event a warning quotes.
+const QUOTED_BYTES: usize = 100;
+
+/// A stream as a [`Source`] of messages.
+pub(crate) struct Messages {
+    shared: Arc<Shared>,
+    driver: Box<Driver>,
+    reader: Reader,
+    /// The rest of a batch.
+    pending: VecDeque<Message>,
+    /// Whether somebody wanted a message of the event that is being given, and whether that was so
+    /// before its last one.
+    wanted: bool,
+    wanted_before: bool,
+    over: bool,
+}
+
+impl Messages {
+    pub(crate) fn new(shared: Arc<Shared>, driver: Box<Driver>) -> Self {
+        Self {
+            shared,
+            driver,
+            reader: Reader::default(),
+            pending: VecDeque::new(),
+            wanted: true,
+            wanted_before: true,
+            over: false,
+        }
+    }
+
+    /// The message that was given last is none that anybody wants: it does not make a connection
+    /// productive.
+    pub(crate) fn reject(&mut self) {
+        self.wanted = self.wanted_before;
+    }
+
+    /// What the stream was for was given: nothing more comes, and nothing reconnects.
+    pub(crate) fn done(&mut self) {
+        self.pending.clear();
+        self.over = true;
+        self.driver.done();
+    }
+
+    /// See [`Driver::set_deadline`].
+    pub(crate) fn set_deadline(&mut self, deadline: tokio::time::Instant) {
+        self.driver.set_deadline(Some(deadline));
+    }
+}
+
+impl Source for Messages {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Item, Fault>>> {
+        loop {
+            if let Some(message) = self.pending.pop_front() {
+                self.wanted_before = std::mem::replace(&mut self.wanted, true);
+                return Poll::Ready(Some(Ok(Item::Message(message))));
+            }
+            if self.over {
+                return Poll::Ready(None);
+            }
+            if !std::mem::replace(&mut self.wanted, true) {
+                self.driver.skip();
+            }
+            match ready!(self.driver.poll_next(cx)) {
+                Next::Event(event) => {
+                    self.wanted = false;
+                    match self.reader.read(event, &self.shared) {
+                        None => {}
+                        Some(Payload::Single(message)) => self.pending.push_back(message),
+                        Some(Payload::Batch(messages)) => self.pending.extend(messages),
+                    }
+                }
+                Next::Gap(away) => return Poll::Ready(Some(Ok(Item::Gap(away)))),
+                Next::Over(Finish::Failed(fault)) => {
+                    self.over = true;
+                    return Poll::Ready(Some(Err(self.driver.fault(&fault))));
+                }
+                Next::Over(_) | Next::Parked => self.over = true,
+            }
+        }
+    }
+}
+
+/// Reads the messages of a stream's events: `message` events that hold JSON-RPC. Anything else is
+/// skipped, and said once per stream.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    warned: bool,
+}
+
+impl Reader {
+    /// The message or messages of an event; `None` if it holds none.
+    pub(crate) fn read(&mut self, event: Event, shared: &Shared) -> Option<Payload> {
+        if event.data.is_empty() {
+            return None;
+        }
+        if !event.event_type.is_empty() && event.event_type != b"message"[..] {
+            self.skipped(
+                shared,
+                "event type",
+                "an event of another type",
+                &event.event_type,
+            );
+            return None;
+        }
+        match parse(event.data.clone()) {
+            Ok(payload) => Some(payload),
+            Err(error) => {
+                self.skipped(shared, "payload", &error.to_string(), &event.data);
+                None
+            }
+        }
+    }
+
+    fn skipped(&mut self, shared: &Shared, reason: &'static str, why: &str, bytes: &Bytes) {
+        shared.counters.bad_message(reason);
+        if !std::mem::replace(&mut self.warned, true) {
+            let quoted = String::from_utf8_lossy(&bytes[..bytes.len().min(QUOTED_BYTES)]);
+            warn!(server = %shared.name, why, %quoted, "skipped an event that holds no message");
+        }
+    }
+}
+
+/// A message, or the batch that a 2025-03-26 server may put into one event.
+fn parse(data: Bytes) -> Result<Payload, shadowcat_mcp::message::ParseError> {
+    if data.first() == Some(&b'{') {
+        return Message::parse(data).map(Payload::Single);
+    }
+    Payload::parse(data)
+}

@@ -1,0 +1,67 @@
+//! Messages whose answer is never resumed: they are POSTed, and that is all.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Uri};
+use shadowcat_sse::reconnect::Opening;
+
+use super::super::Shared;
+use super::super::answer::{self, Expected};
+use super::super::client::{Connected, Delivery};
+use super::{Call, Opened, Opener, send};
+use crate::upstream::{BoxFuture, Dispatched};
+
+/// See the [module](self).
+pub(crate) struct Posting {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) url: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) delivery: Arc<Delivery>,
+    pub(crate) expected: Expected,
+    /// It is sent in a session of ours, which the server may have forgotten.
+    pub(crate) in_session: bool,
+}
+
+impl Posting {
+    /// A message that any success accepts.
+    pub(crate) fn one_way(
+        shared: &Arc<Shared>,
+        url: &Uri,
+        headers: HeaderMap,
+        body: &Bytes,
+    ) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            url: url.clone(),
+            headers,
+            body: body.clone(),
+            delivery: Delivery::new(Dispatched::default()),
+            expected: Expected::Acceptance,
+            in_session: false,
+        }
+    }
+}
+
+impl Opener for Posting {
+    fn open(&mut self, _opening: Opening, connected: Connected) -> BoxFuture<Opened> {
+        let shared = Arc::clone(&self.shared);
+        let (expected, in_session) = (self.expected.clone(), self.in_session);
+        let call = Call {
+            method: Method::POST,
+            url: self.url.clone(),
+            headers: self.headers.clone(),
+            body: Some((self.body.clone(), Arc::clone(&self.delivery))),
+            connected,
+        };
+        Box::pin(async move {
+            match send(&shared, &call).await {
+                Ok((_, response)) => {
+                    answer::to_post(&shared, response, &expected, in_session).await
+                }
+                Err(failure) => Opened::Failed(failure),
+            }
+        })
+    }
+}
