@@ -22,6 +22,7 @@ use shadowcat_transport::downstream::LineSink;
 use shadowcat_transport::upstream::{Item, Leg, SendContext};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Session;
@@ -55,6 +56,8 @@ struct State {
     wanted: bool,
     /// The leg generation that has a pump, and whether its stream is settled (open or refused).
     pump: Option<(u64, bool)>,
+    /// Ends that pump when another leg takes its place.
+    replaced: CancellationToken,
     /// The last event that a reader took.
     cursor: u64,
     /// The reader in charge; a newer one replaces it.
@@ -163,6 +166,8 @@ impl Session {
         }
         leg.set_standalone_open(state.attached || self.standalone.pipe.get().is_some());
         state.pump = Some((generation, false));
+        let replaced = CancellationToken::new();
+        std::mem::replace(&mut state.replaced, replaced.clone()).cancel();
         drop(state);
         let session = Arc::clone(self);
         tokio::spawn(async move {
@@ -170,13 +175,20 @@ impl Session {
             tokio::select! {
                 biased;
                 () = session.ended() => {}
-                () = session.pump(leg, generation) => {}
+                () = session.pump(leg, generation, replaced) => {}
             }
         });
     }
 
-    async fn pump(self: &Arc<Self>, leg: Arc<dyn Leg>, generation: u64) {
-        let incoming = leg.standalone().await;
+    async fn pump(
+        self: &Arc<Self>,
+        leg: Arc<dyn Leg>,
+        generation: u64,
+        replaced: CancellationToken,
+    ) {
+        let Some(incoming) = replaced.run_until_cancelled(leg.standalone()).await else {
+            return;
+        };
         {
             let mut state = self.standalone.state.lock();
             if let Some(pump) = state.pump.as_mut().filter(|pump| pump.0 == generation) {
@@ -185,7 +197,7 @@ impl Session {
         }
         self.standalone.opened.notify_waiters();
         let Some(mut incoming) = incoming else { return };
-        while let Some(item) = incoming.next().await {
+        while let Some(Some(item)) = replaced.run_until_cancelled(incoming.next()).await {
             match item {
                 Ok(Item::Message(message)) => self.standalone_message(&leg, message).await,
                 Ok(Item::Gap(away)) => self.standalone_gap(away).await,
@@ -233,7 +245,6 @@ impl Session {
 
     /// What a stream without a cursor may have missed is covered by asking the client to refresh.
     async fn standalone_gap(self: &Arc<Self>, away: Duration) {
-        self.shared.metrics.gaps.inc();
         if away < GAP_WORTH_TELLING {
             return;
         }
