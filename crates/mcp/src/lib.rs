@@ -23,4 +23,5 @@ mod json;
 pub mod message;
 pub mod method;
 pub mod origin;
+pub mod oversized;
 pub mod version;

@@ -23,8 +23,10 @@ pub(crate) struct Lines<R> {
     /// How much of the buffer is known to hold no LF.
     scanned: usize,
     limit: usize,
-    /// Reading on to the end of a line that is too long.
-    skipping: bool,
+    /// Reading on to the end of a line that is too long; its last bytes so far.
+    skipping: Option<BytesMut>,
+    /// The end of a line that is too long, once it was told.
+    skipped: Option<Bytes>,
     ended: bool,
 }
 
@@ -33,8 +35,10 @@ pub(crate) struct Lines<R> {
 pub(crate) enum Line {
     /// Without its end.
     Whole(Bytes),
-    /// Over the limit; its first bytes.
+    /// Over the limit; its first bytes. Told as soon as it is known.
     TooLong(Bytes),
+    /// The end of the line that was too long has come; its last bytes.
+    Skipped(Bytes),
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
@@ -45,7 +49,8 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             buffer,
             scanned: 0,
             limit,
-            skipping: false,
+            skipping: None,
+            skipped: None,
             ended: false,
         }
     }
@@ -70,6 +75,9 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     }
 
     fn take_line(&mut self) -> Option<Line> {
+        if let Some(end) = self.skipped.take() {
+            return Some(Line::Skipped(end));
+        }
         loop {
             let found = memchr(b'\n', &self.buffer[self.scanned..]).map(|at| self.scanned + at);
             let Some(end) = found.or_else(|| self.last_line()) else {
@@ -82,14 +90,18 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             if line.last() == Some(&b'\r') {
                 line.truncate(end - 1);
             }
-            if std::mem::take(&mut self.skipping) || line.iter().all(u8::is_ascii_whitespace) {
+            if let Some(mut end) = self.skipping.take() {
+                end.extend_from_slice(last(&line));
+                return Some(Line::Skipped(Bytes::copy_from_slice(last(&end))));
+            }
+            if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            return Some(if line.len() > self.limit {
-                Line::TooLong(line.slice(..EXCERPT.min(line.len())))
-            } else {
-                Line::Whole(line)
-            });
+            if line.len() <= self.limit {
+                return Some(Line::Whole(line));
+            }
+            self.skipped = Some(Bytes::copy_from_slice(last(&line)));
+            return Some(Line::TooLong(line.slice(..EXCERPT.min(line.len()))));
         }
     }
 
@@ -109,7 +121,9 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     }
 
     fn too_long_already(&mut self) -> Option<Line> {
-        if self.skipping {
+        if let Some(end) = &mut self.skipping {
+            end.extend_from_slice(last(&self.buffer));
+            end.advance(end.len().saturating_sub(EXCERPT));
             self.buffer.clear();
             self.scanned = 0;
             return None;
@@ -118,11 +132,16 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             return None;
         }
         let start = Bytes::copy_from_slice(&self.buffer[..EXCERPT.min(self.buffer.len())]);
+        self.skipping = Some(BytesMut::from(last(&self.buffer)));
         self.buffer = BytesMut::new();
         self.scanned = 0;
-        self.skipping = true;
         Some(Line::TooLong(start))
     }
+}
+
+/// The last bytes of a line that is too long, as many as are kept of its first.
+fn last(line: &[u8]) -> &[u8] {
+    &line[line.len().saturating_sub(EXCERPT)..]
 }
 
 /// The first bytes of a bad line, fit for a log.
@@ -158,12 +177,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_over_the_limit_is_told_once_and_dropped() {
-        let mut input = vec![b'x'; READ * 3];
-        input.extend_from_slice(b"\nok\n");
-        let found = lines(&input, 100).await;
-        assert!(matches!(&found[0], Line::TooLong(start) if start.len() == EXCERPT));
-        assert_eq!(found[1..], [Line::Whole(Bytes::from_static(b"ok"))]);
-        assert!(matches!(lines(b"abcdef", 5).await[0], Line::TooLong(_)));
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        for length in [200, READ * 3, READ * 3 + 40] {
+            let long = format!("{}{}end", "start".repeat(16), "x".repeat(length));
+            let input = format!("{long}\r\n\nok\n");
+            let expected = [
+                Line::TooLong(bytes(&long[..EXCERPT])),
+                Line::Skipped(bytes(&long[long.len() - EXCERPT..])),
+                Line::Whole(bytes("ok")),
+            ];
+            let found = lines(input.as_bytes(), 100).await;
+            let last = |line: &Line| matches!(line, Line::Skipped(end) if end.trim_ascii_end().ends_with(b"end"));
+            assert_eq!(found.len(), 3);
+            assert_eq!((&found[0], &found[2]), (&expected[0], &expected[2]));
+            assert!(last(&found[1]), "{found:?}");
+        }
+        let short = [
+            Line::TooLong(bytes("abcdef")),
+            Line::Skipped(bytes("abcdef")),
+        ];
+        assert_eq!(lines(b"abcdef\n", 5).await, short);
     }
 
     proptest! {

@@ -37,6 +37,22 @@ fn lines_that_are_no_messages_are_quoted_and_skipped() {
 }
 
 #[test]
+fn an_answer_that_is_too_long_is_replaced_by_an_error() {
+    let (_proxy, http) = Proxy::reverse(&["--max-message-size", "4000"], &["sh", "-c", SERVER]);
+    let session = http.session();
+    let body = session.call(2, "x/long").body;
+    assert!(
+        body.contains(r#""kind":"too_large","executed":"unknown""#),
+        "{body}"
+    );
+    assert!(
+        body.contains(r#""id":2"#) && body.contains("--max-message-size"),
+        "{body}"
+    );
+    session.pid(3);
+}
+
+#[test]
 fn what_belongs_to_a_request_rides_its_stream() {
     let (_proxy, http) = Proxy::reverse(&[], &["sh", "-c", SERVER]);
     let session = http.session();

@@ -23,6 +23,7 @@ while read -r line; do
     *'"method":"x/change"'*)
       result "$id" '{}'
       notify notifications/tools/list_changed '{}' ;;
+    *'"method":"x/long"'*) printf '{"result":{"text":"%5000s"},"jsonrpc":"2.0","id":%s}\n' '' "$id" ;;
     *'"method":"x/exit"'*) exit 3 ;;
     *'"method":"x/die"'*) sleep 300 & echo "left $!" >&2; kill -9 $$ ;;
     *'"method":"x/hold"'*) held=$id; echo "holding" >&2 ;;

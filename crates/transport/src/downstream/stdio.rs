@@ -60,6 +60,7 @@ pub async fn read<S: StdioService>(
                 let rejection = Rejection::BodyTooLarge { limit };
                 build::error(None, rejection.code(), &rejection.to_string(), None)
             }
+            Ok(Some(Line::Skipped(_))) => continue,
             Ok(None) => break,
             Err(error) => {
                 debug!(%error, "the client's pipe failed");

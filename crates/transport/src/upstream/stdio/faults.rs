@@ -87,6 +87,13 @@ pub(super) fn no_room(max_children: usize) -> Fault {
         .after(Some(ROOM_AFTER))
 }
 
+/// An answer over the limit, which was not kept.
+pub(super) fn too_large(limit: usize) -> Fault {
+    Fault::new(Side::Upstream, FaultKind::TooLarge, Executed::Unknown).because(format!(
+        "the server's answer is larger than {limit} bytes; --max-message-size sets the limit"
+    ))
+}
+
 /// We ended the process, or were about to.
 pub(super) fn closed() -> Fault {
     Fault::new(Side::Shadowcat, FaultKind::SessionEnded, Executed::No)

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use shadowcat_mcp::message::Payload;
+use shadowcat_mcp::message::{Message, Payload};
+use shadowcat_mcp::oversized;
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::Shared;
+use super::{Shared, faults};
 use crate::lines::{Line, LineSender, Lines, excerpt};
 use crate::metrics::{ByteLabels, Reason};
 use crate::upstream::pipe::Router;
@@ -32,12 +34,13 @@ pub(super) async fn messages(
         direction: "received",
     };
     let bytes = shared.metrics.bytes.get_or_create(&labels).clone();
-    let mut lines = Lines::new(stdout, shared.config.max_message_size);
+    let limit = shared.config.max_message_size;
+    let mut lines = Lines::new(stdout, limit);
+    let mut too_long = Bytes::new();
     loop {
         let line = match lines.next().await {
             Ok(Some(Line::Whole(line))) => line,
             Ok(Some(Line::TooLong(start))) => {
-                let limit = shared.config.max_message_size;
                 warn!(
                     server = shared.name,
                     limit,
@@ -45,6 +48,15 @@ pub(super) async fn messages(
                     "the server sent a line that is too long"
                 );
                 bad(&shared, "too_large");
+                too_long = start;
+                continue;
+            }
+            Ok(Some(Line::Skipped(end))) => {
+                if let Some(id) = oversized::response_id(&too_long, &end) {
+                    router
+                        .deliver(faults::too_large(limit).to_response(&id))
+                        .await;
+                }
                 continue;
             }
             Ok(None) => return,
@@ -63,23 +75,28 @@ pub(super) async fn messages(
             }
         };
         note_productive(&shared, &productive);
-        let messages = match payload {
-            Payload::Single(message) => vec![message],
-            Payload::Batch(messages) => messages,
-        };
-        for message in messages {
-            if let Some(answer) = router.deliver(message).await
-                // Waiting here for a server that does not read would wait for ever if it waits
-                // for us to read.
-                && !answers.try_send(answer.as_line())
-            {
-                shared.metrics.undelivered_messages.inc();
-                warn!(
-                    server = shared.name,
-                    "the server does not read; dropped the refusal of its request"
-                );
+        match payload {
+            Payload::Single(message) => deliver(&shared, &router, &answers, message).await,
+            Payload::Batch(messages) => {
+                for message in messages {
+                    deliver(&shared, &router, &answers, message).await;
+                }
             }
         }
+    }
+}
+
+async fn deliver(shared: &Shared, router: &Router, answers: &LineSender, message: Message) {
+    if let Some(answer) = router.deliver(message).await
+        // Waiting here for a server that does not read would wait for ever if it waits for us to
+        // read.
+        && !answers.try_send(answer.as_line())
+    {
+        shared.metrics.undelivered_messages.inc();
+        warn!(
+            server = shared.name,
+            "the server does not read; dropped the refusal of its request"
+        );
     }
 }
 
@@ -116,6 +133,7 @@ pub(super) async fn relay(
                 let start = String::from_utf8_lossy(&start);
                 info!(target: TARGET, "{}: {start}… (the start of a line over {MAX_LOG_LINE} bytes)", shared.name);
             }
+            Ok(Some(Line::Skipped(_))) => {}
             Ok(None) | Err(_) => {
                 debug!(server = shared.name, after = ?started.elapsed(), "the server's stderr ended");
                 return;
