@@ -129,6 +129,55 @@ fn the_end_of_a_stdio_client_ends_the_server() {
     assert!(mark.is_made());
 }
 
+#[test]
+fn sessions_that_came_and_went_leave_nothing_behind() {
+    let (mut proxy, http) = Proxy::reverse(&[], &["sh", "-c", SERVER]);
+    let proxy = proxy.process().id();
+    let come_and_go = |count: usize| {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..count / 4 {
+                        let session = http.session();
+                        session.pid(2);
+                        assert_eq!(session.delete().status, 204);
+                    }
+                });
+            }
+        });
+    };
+    come_and_go(40);
+    let before = memory(proxy);
+    come_and_go(200);
+    eventually("no child is left", || children(proxy) == 0);
+    eventually("no descriptor is left", || descriptors(proxy) < 40);
+    let grown = memory(proxy).saturating_sub(before);
+    assert!(grown < 4096, "{grown} KiB more");
+}
+
+fn children(pid: u32) -> usize {
+    let parent = i32::try_from(pid).unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    ids.filter(|id| try_parent_of(*id) == Some(parent)).count()
+}
+
+fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .count()
+}
+
+/// Resident memory in KiB.
+fn memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
 /// A file that the server makes at the end of its stdin.
 struct Mark(std::path::PathBuf);
 
@@ -156,12 +205,11 @@ impl Drop for Mark {
 }
 
 fn parent_of(pid: i32) -> i32 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let after_name = stat.rsplit(')').next().unwrap();
-    after_name
-        .split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap()
+    try_parent_of(pid).unwrap()
+}
+
+fn try_parent_of(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let after_name = stat.rsplit(')').next()?;
+    after_name.split_whitespace().nth(1)?.parse().ok()
 }
