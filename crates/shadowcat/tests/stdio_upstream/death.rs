@@ -48,6 +48,41 @@ fn a_crash_is_noticed_while_a_descendant_holds_the_pipe_and_ends_the_descendant(
 }
 
 #[test]
+fn a_server_that_closes_its_stdout_is_dead() {
+    let (_proxy, http) = Proxy::reverse(&[], &["sh", "-c", SERVER]);
+    let session = http.session();
+    let server = session.pid(2);
+    let asked = Instant::now();
+    let body = session.call(3, "x/mute").body;
+    assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
+    assert!(body.contains("closed its stdout"), "{body}");
+    eventually("it is ended", || !runs(server));
+}
+
+#[test]
+fn a_server_that_closes_its_stdin_is_dead() {
+    let (mut proxy, http) = Proxy::reverse(&[], &["sh", "-c", SERVER]);
+    let session = http.session();
+    let server = session.pid(2);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| session.call(3, "x/deaf").body);
+        proxy.until("sh: deaf");
+        // What is written into nothing was not executed, and goes to the next process.
+        eventually("the pipe is closed", || stdin_is_closed(server));
+        let asked = Instant::now();
+        assert_ne!(session.pid(4), server);
+        assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
+        let body = waiting.join().unwrap();
+        assert!(body.contains("closed its stdin"), "{body}");
+    });
+    eventually("it is ended", || !runs(server));
+}
+
+fn stdin_is_closed(pid: i32) -> bool {
+    !std::path::Path::new(&format!("/proc/{pid}/fd/0")).exists()
+}
+
+#[test]
 fn every_session_has_a_process_of_its_own_until_it_is_deleted() {
     let (mut proxy, http) = Proxy::reverse(&[], &["sh", "-c", SERVER]);
     let sessions = [http.session(), http.session(), http.session()];

@@ -53,6 +53,14 @@ fn an_answer_that_is_too_long_is_replaced_by_an_error() {
 }
 
 #[test]
+fn a_server_s_batch_is_taken_apart() {
+    let (_proxy, http) = Proxy::reverse(&[], &["sh", "-c", SERVER]);
+    let body = http.session().call(2, "x/batch").body;
+    assert!(body.contains(r#""method":"x/y""#), "{body}");
+    assert!(body.contains(r#""id":2,"result":{}"#), "{body}");
+}
+
+#[test]
 fn what_belongs_to_a_request_rides_its_stream() {
     let (_proxy, http) = Proxy::reverse(&[], &["sh", "-c", SERVER]);
     let session = http.session();

@@ -24,6 +24,9 @@ while read -r line; do
       result "$id" '{}'
       notify notifications/tools/list_changed '{}' ;;
     *'"method":"x/long"'*) printf '{"result":{"text":"%5000s"},"jsonrpc":"2.0","id":%s}\n' '' "$id" ;;
+    *'"method":"x/batch"'*) printf '[%s,%s]\n' "$(notify x/y '{}')" "$(result "$id" '{}')" ;;
+    *'"method":"x/mute"'*) exec >&-; sleep 300 ;;
+    *'"method":"x/deaf"'*) echo "deaf" >&2; exec <&-; sleep 300 ;;
     *'"method":"x/exit"'*) exit 3 ;;
     *'"method":"x/die"'*) sleep 300 & echo "left $!" >&2; kill -9 $$ ;;
     *'"method":"x/hold"'*) held=$id; echo "holding" >&2 ;;

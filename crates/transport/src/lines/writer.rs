@@ -32,6 +32,7 @@ pub(crate) fn writer(
         queue,
         room: Arc::clone(&room),
         gathered: BytesMut::new(),
+        marks: Vec::new(),
         progress: Arc::clone(&progress),
         written,
     };
@@ -167,6 +168,10 @@ impl Mark {
         self.step(WAITING, QUEUED)
     }
 
+    fn failed(&self) {
+        self.step(WRITTEN, QUEUED);
+    }
+
     fn write(&self) -> bool {
         self.step(QUEUED, WRITTEN)
     }
@@ -184,6 +189,8 @@ struct Writing<W, C> {
     queue: mpsc::UnboundedReceiver<Entry>,
     room: Arc<Semaphore>,
     gathered: BytesMut,
+    /// The marks of what is to be written next.
+    marks: Vec<Mark>,
     progress: Arc<AtomicU64>,
     written: C,
 }
@@ -221,13 +228,15 @@ impl<W: AsyncWrite + Unpin, C: Fn(u64)> Writing<W, C> {
     }
 
     async fn add(&mut self, line: Bytes, mark: Option<Mark>) -> io::Result<()> {
-        if mark.is_some_and(|mark| !mark.write()) {
+        if mark.as_ref().is_some_and(|mark| !mark.write()) {
             return Ok(());
         }
         if line.len() > GATHER {
             self.flush().await?;
+            self.marks.extend(mark);
             self.write(&line).await?;
         } else {
+            self.marks.extend(mark);
             self.gathered.extend_from_slice(&line);
         }
         self.gathered.extend_from_slice(b"\n");
@@ -242,17 +251,25 @@ impl<W: AsyncWrite + Unpin, C: Fn(u64)> Writing<W, C> {
         result
     }
 
-    /// Writes piece by piece, so that progress shows.
-    async fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let count = self.output.write(bytes).await?;
-            if count == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            bytes = &bytes[count..];
+    /// Writes piece by piece, so that progress shows. What failed at its first byte was not
+    /// written, and its marks say so.
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let written = match self.output.write(rest).await {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                written => written,
+            };
+            let count = written.inspect_err(|_| {
+                if rest.len() == bytes.len() {
+                    self.marks.iter().for_each(Mark::failed);
+                }
+            })?;
+            rest = &rest[count..];
             self.progress.fetch_add(1, Ordering::Relaxed);
             (self.written)(count as u64);
         }
+        self.marks.clear();
         Ok(())
     }
 }
@@ -376,8 +393,26 @@ mod tests {
         let mut writer = writer(ours, |_| {});
         drop(theirs);
         let sender = writer.sender();
-        let _ = sender.send(line("abcdefgh"), None).await;
+        let mark = Mark::default();
+        let _ = sender.send(line("abcdefgh"), Some(mark.clone())).await;
         assert_eq!(writer.broken().await.kind(), io::ErrorKind::BrokenPipe);
+        assert!(mark.withdraw(), "nothing of it was written");
         assert_eq!(sender.send(line("x"), None).await, Err(PipeClosed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_that_was_begun_is_written() {
+        let (ours, theirs) = tokio::io::duplex(4);
+        let mut writer = writer(ours, |_| {});
+        let mark = Mark::default();
+        let sender = writer.sender();
+        sender
+            .send(line("abcdefgh"), Some(mark.clone()))
+            .await
+            .unwrap();
+        tokio::task::yield_now().await;
+        drop(theirs);
+        assert_eq!(writer.broken().await.kind(), io::ErrorKind::BrokenPipe);
+        assert!(!mark.withdraw());
     }
 }
