@@ -83,14 +83,34 @@ pub fn initialize(version: ProtocolVersion) -> Message {
     ))
 }
 
+/// A request of our own, to learn what a server offers. `params` is raw JSON.
+#[must_use]
+pub fn request(id: &str, method: &Method, params: Option<&str>) -> Message {
+    let params = params
+        .map(|params| format!(r#","params":{params}"#))
+        .unwrap_or_default();
+    message(format!(
+        r#"{{"jsonrpc":"2.0","id":{},"method":{}{params}}}"#,
+        json_string(id),
+        json_string(method.as_str()),
+    ))
+}
+
+/// The same to a modern server, with the metadata that every request needs there.
+#[must_use]
+pub fn modern_request(id: &str, method: &Method) -> Message {
+    let params = format!(
+        r#"{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"{}","io.modelcontextprotocol/clientCapabilities":{{}},"io.modelcontextprotocol/clientInfo":{}}}}}"#,
+        ProtocolVersion::V2026_07_28,
+        client_info(),
+    );
+    request(id, method, Some(&params))
+}
+
 /// A `server/discover` of our own, to learn what a server speaks.
 #[must_use]
 pub fn discover() -> Message {
-    message(format!(
-        r#"{{"jsonrpc":"2.0","id":"shadowcat-discover","method":"server/discover","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"{}","io.modelcontextprotocol/clientCapabilities":{{}},"io.modelcontextprotocol/clientInfo":{}}}}}}}"#,
-        ProtocolVersion::V2026_07_28,
-        client_info(),
-    ))
+    modern_request("shadowcat-discover", &Method::Discover)
 }
 
 fn client_info() -> String {

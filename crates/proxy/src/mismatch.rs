@@ -4,17 +4,16 @@
 //! it is asked what it speaks (eras, section 3.1), and the client gets an error that names both
 //! sides' versions. What is not evidence (401, 403, 429, 5xx, connect errors) stays as it is.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use shadowcat_mcp::build;
 use shadowcat_mcp::fault;
 use shadowcat_mcp::handshake::{DiscoverResult, InitializeResult, Offer};
 use shadowcat_mcp::inspect::{self, Claim};
 use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::version::{self, Era, ProtocolVersion};
-use shadowcat_transport::upstream::{Item, Leg, Reply, RequestContext};
+use shadowcat_transport::upstream;
 use tokio::sync::OnceCell;
 
 use crate::session::{Session, Shared};
@@ -148,32 +147,10 @@ async fn probe(shared: &Shared) -> Speaks {
 /// One request on a leg of its own, which is closed afterwards.
 async fn ask(shared: &Shared, era: Era, request: Message) -> Option<Message> {
     let leg = shared.upstream.leg(era);
-    let answer = tokio::time::timeout(PATIENCE, response(&leg, request))
-        .await
-        .ok()
-        .flatten();
+    let asking = upstream::ask(&*leg, request);
+    let answer = tokio::time::timeout(PATIENCE, asking).await;
     tokio::spawn(async move { leg.close().await });
-    answer
-}
-
-async fn response(leg: &Arc<dyn Leg>, request: Message) -> Option<Message> {
-    let context = RequestContext {
-        headers: HeaderMap::new(),
-        ..RequestContext::default()
-    };
-    let mut incoming = match leg.request(request, context).await.ok()? {
-        Reply::Json { message, .. } => return Some(message),
-        Reply::Stream { incoming, .. } | Reply::Pipe(incoming) => incoming,
-        Reply::Challenge { .. } => return None,
-    };
-    while let Some(Ok(item)) = incoming.next().await {
-        if let Item::Message(message) = item
-            && matches!(message.kind(), Kind::Response { .. } | Kind::Error { .. })
-        {
-            return Some(message);
-        }
-    }
-    None
+    answer.ok()?.ok()
 }
 
 #[cfg(test)]

@@ -1,11 +1,15 @@
 //! Against servers that answer each era's request in their own way.
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
 use shadowcat_mcp::method::Method;
 use shadowcat_store::Limits;
 use shadowcat_store::memory::MemoryLog;
-use shadowcat_transport::upstream::{BoxFuture, Incoming, SendContext, Upstream};
+use shadowcat_transport::upstream::{
+    BoxFuture, Incoming, Leg, Reply, RequestContext, SendContext, Upstream,
+};
 
 use super::*;
 use crate::config::Config;

@@ -10,9 +10,12 @@
 //! process, event-stream connection) and resumes broken streams; what a lost session means for the
 //! client is the pipeline's decision.
 
+mod ask;
 pub mod http;
 mod pipe;
 pub mod stdio;
+
+pub use ask::ask;
 
 use std::future::Future;
 use std::pin::Pin;

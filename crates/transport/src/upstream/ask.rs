@@ -1,0 +1,38 @@
+//! One question, one answer: for whoever wants to know what a server is.
+
+use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
+use shadowcat_mcp::message::Message;
+
+use super::{Item, Leg, Reply, RequestContext};
+
+/// Sends a request and reads to its response, past whatever comes before it.
+///
+/// # Errors
+/// The [`Fault`] that kept the response away.
+pub async fn ask(leg: &dyn Leg, request: Message) -> Result<Message, Fault> {
+    let mut incoming = match leg.request(request, RequestContext::default()).await? {
+        Reply::Json { message, .. } => return Ok(message),
+        Reply::Stream { incoming, .. } | Reply::Pipe(incoming) => incoming,
+        Reply::Challenge { status, .. } => {
+            return Err(upstream(
+                FaultKind::Unauthorized,
+                format!("status {}", status.as_u16()),
+            ));
+        }
+    };
+    while let Some(item) = incoming.next().await {
+        if let Item::Message(message) = item?
+            && message.is_response()
+        {
+            return Ok(message);
+        }
+    }
+    Err(upstream(
+        FaultKind::StreamEnded,
+        "the answer ended without a response",
+    ))
+}
+
+fn upstream(kind: FaultKind, detail: impl Into<String>) -> Fault {
+    Fault::new(Side::Upstream, kind, Executed::Unknown).because(detail)
+}
