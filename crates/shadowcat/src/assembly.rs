@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::{HeaderMap, Uri};
 use shadowcat_mcp::origin::Access;
 use shadowcat_mcp::version::VersionPolicy;
 use shadowcat_proxy::config::{Config, HealBackoff, OnSessionLoss};
@@ -19,7 +20,7 @@ use shadowcat_transport::upstream::stdio::{Launcher, StdioConfig, StdioUpstream}
 
 use crate::cli::Proxy;
 use crate::cli::options::{AccessOptions, ProxyOptions, RetryOptions};
-use crate::cli::server::Server;
+use crate::cli::server::{Server, ServerCommand};
 use crate::cli::values::SessionLoss;
 use crate::failure::Failure;
 use crate::{child, open_files};
@@ -112,42 +113,65 @@ fn upstream(
     dial: Arc<NetDial>,
     metrics: Arc<Metrics>,
 ) -> Result<Arc<dyn Upstream>, Failure> {
+    let options = &proxy.options;
+    match &proxy.server {
+        Server::Http { url, headers } => {
+            let upstream: Arc<dyn Upstream> = http_upstream(url, headers, options, dial, metrics)?;
+            Ok(upstream)
+        }
+        Server::Command(command) => Ok(Arc::new(stdio_upstream(command, options, metrics))),
+    }
+}
+
+/// A server that is reached over HTTP.
+///
+/// # Errors
+/// [`Failure::Usage`] when the URL cannot be a server's.
+pub(crate) fn http_upstream(
+    url: &Uri,
+    headers: &HeaderMap,
+    options: &ProxyOptions,
+    dial: Arc<NetDial>,
+    metrics: Arc<Metrics>,
+) -> Result<Arc<HttpUpstream>, Failure> {
     let ProxyOptions {
         retry,
         limits,
         access,
         ..
-    } = &proxy.options;
-    match &proxy.server {
-        Server::Http { url, headers } => {
-            let config = HttpUpstreamConfig {
-                url: url.clone(),
-                headers: headers.clone(),
-                max_message_size: limits.max_message_size,
-                reconnect: reconnect(retry),
-                forward_auth: access.forward_auth,
-                max_connections: limits.max_connections,
-            };
-            let upstream = HttpUpstream::new(config, dial, system_random(), metrics)
-                .map_err(|error| Failure::Usage(error.to_string()))?;
-            Ok(Arc::new(upstream))
-        }
-        Server::Command(command) => {
-            let config = StdioConfig {
-                program: command.program.clone(),
-                arguments: command.arguments.clone(),
-                environment: command.environment.clone(),
-                directory: command.directory.clone(),
-                launcher: Launcher {
-                    words: child::launcher(open_files::inherited()),
-                    complaint: child::COMPLAINT,
-                },
-                max_children: limits.max_children,
-                max_message_size: limits.max_message_size,
-            };
-            Ok(Arc::new(StdioUpstream::new(config, metrics)))
-        }
-    }
+    } = options;
+    let config = HttpUpstreamConfig {
+        url: url.clone(),
+        headers: headers.clone(),
+        max_message_size: limits.max_message_size,
+        reconnect: reconnect(retry),
+        forward_auth: access.forward_auth,
+        max_connections: limits.max_connections,
+    };
+    let upstream = HttpUpstream::new(config, dial, system_random(), metrics)
+        .map_err(|error| Failure::Usage(error.to_string()))?;
+    Ok(Arc::new(upstream))
+}
+
+/// A server that is started here.
+pub(crate) fn stdio_upstream(
+    command: &ServerCommand,
+    options: &ProxyOptions,
+    metrics: Arc<Metrics>,
+) -> StdioUpstream {
+    let config = StdioConfig {
+        program: command.program.clone(),
+        arguments: command.arguments.clone(),
+        environment: command.environment.clone(),
+        directory: command.directory.clone(),
+        launcher: Launcher {
+            words: child::launcher(open_files::inherited()),
+            complaint: child::COMPLAINT,
+        },
+        max_children: options.limits.max_children,
+        max_message_size: options.limits.max_message_size,
+    };
+    StdioUpstream::new(config, metrics)
 }
 
 /// How broken streams come back.

@@ -60,6 +60,10 @@ fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut cli::command(), "shadowcat", &mut script);
             print(&script)
         }
+        Invocation::Check(check) => {
+            start(&check.log, check.log_level_given)?;
+            block_on(commands::check::run(*check))
+        }
         Invocation::Demo(demo) => {
             start(&demo.log, demo.log_level_given)?;
             block_on(commands::demo::run(demo))

@@ -98,7 +98,7 @@ fn every_command_teaches_by_examples() {
         .map(|line| line.split_whitespace().next().unwrap());
     let names: Vec<_> = names.filter(|name| *name != "help").collect();
     assert!(
-        ["forward", "reverse", "demo", "completions"]
+        ["forward", "reverse", "check", "demo", "completions"]
             .iter()
             .all(|name| names.contains(name)),
         "{help}"
@@ -206,6 +206,13 @@ fn usage_errors_are_one_line_that_says_what_to_do() {
             &["reverse", "--cwd", "/no/such/directory", "--", "node"],
             "/no/such/directory",
         ),
+        (&["check"], "shadowcat check -- COMMAND"),
+        (&["check", "node"], "shadowcat check -- node"),
+        (
+            &["check", "--timeout", "0s", "http://h/"],
+            "longer than zero",
+        ),
+        (&["demo", "--seed", "x"], "--seed"),
         (&["completions", "tcsh"], "bash"),
     ] {
         let error = complaint(&mut shadowcat(arguments), 2);
@@ -285,7 +292,7 @@ fn completions_know_the_options() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = shadowcat(&["completions", shell]).output().unwrap();
         assert!(output.status.success());
-        for word in ["retry-hint-max", "demo"] {
+        for word in ["retry-hint-max", "check", "demo"] {
             assert!(text(&output.stdout).contains(word), "{shell} {word}");
         }
     }

@@ -10,6 +10,7 @@ mod usage;
 pub mod values;
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -55,6 +56,13 @@ Examples:
   With health checks and metrics on another port:
     shadowcat reverse --admin 127.0.0.1:9090 http://127.0.0.1:3001/mcp";
 
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  shadowcat check https://mcp.example/mcp                   transport, versions, sessions, resumption
+  shadowcat check --json http://127.0.0.1:3001/mcp          the same for a program, one line of JSON
+  shadowcat check -- npx -y @scope/some-mcp-server          a command; it is started twice, once for
+                                                            each era, and ended again";
+
 const DEMO_EXAMPLES: &str = "\
 Examples:
   shadowcat demo                      calls through the proxy to a server that breaks, then the sums
@@ -95,6 +103,15 @@ enum Words {
         override_usage = "shadowcat reverse [OPTIONS] <URL | -- COMMAND [ARG...]>"
     )]
     Reverse(Box<ReverseWords>),
+    /// Probe a server: transport, versions, session, resumable or not
+    ///
+    /// The exit status is 0 if the server can be used, and 1 if not; then stderr says what is wrong
+    /// and what to do next.
+    #[command(
+        after_help = CHECK_EXAMPLES,
+        override_usage = "shadowcat check [OPTIONS] <URL | -- COMMAND [ARG...]>"
+    )]
+    Check(Box<CheckWords>),
     /// See it work: a built-in server that breaks, calls through the proxy, nothing lost
     ///
     /// Everything runs in this process and on the loopback interface. Progress goes to stderr, the
@@ -142,6 +159,23 @@ struct ReverseWords {
 }
 
 #[derive(Debug, Args)]
+struct CheckWords {
+    #[command(flatten)]
+    server: ServerOptions,
+
+    /// Print the findings as one line of JSON
+    #[arg(long)]
+    json: bool,
+
+    /// How long the whole check may take
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::positive_duration)]
+    timeout: Duration,
+
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+#[derive(Debug, Args)]
 struct DemoWords {
     /// Which calls are made and what breaks; the same seed, the same plan
     #[arg(long, value_name = "NUMBER", default_value = "1")]
@@ -156,6 +190,8 @@ struct DemoWords {
 pub enum Invocation {
     /// Run the proxy.
     Proxy(Box<Proxy>),
+    /// Probe a server.
+    Check(Box<Check>),
     /// Run the demo.
     Demo(Demo),
     /// Print a completion script.
@@ -174,6 +210,21 @@ pub struct Proxy {
     /// The rest.
     pub options: ProxyOptions,
     /// Whether `--log-level` stands on the command line itself, and so outranks `RUST_LOG`.
+    pub log_level_given: bool,
+}
+
+/// What `check` is told.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// The server.
+    pub server: Server,
+    /// Whether a program reads the findings.
+    pub json: bool,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// What is logged.
+    pub log: LogOptions,
+    /// As in [`Proxy::log_level_given`].
     pub log_level_given: bool,
 }
 
@@ -205,6 +256,21 @@ pub fn command() -> clap::Command {
         .mut_subcommand("demo", |demo| {
             demo.mut_arg("log_level", |level| level.default_value("error"))
         })
+        .mut_subcommand("check", |check| {
+            check.mut_arg("log_level", |level| level.default_value("error"))
+        })
+}
+
+/// What a proxy's options are when none is given.
+///
+/// # Errors
+/// As [`parse`], for what the environment says.
+pub fn default_options() -> Result<ProxyOptions, Failure> {
+    let words = ["forward", "http://localhost/"].map(OsString::from);
+    match parse(words.to_vec())? {
+        Invocation::Proxy(proxy) => Ok(proxy.options),
+        _ => Err(Failure::Usage("forward is no proxy".into())),
+    }
 }
 
 /// Reads the command line, `arguments` without the program's name.
@@ -256,6 +322,16 @@ impl Words {
             Self::Reverse(words) => {
                 let server = split(words.server).parse("reverse")?;
                 proxy(Some(words.listen), server, words.proxy, log_level_given)?
+            }
+            Self::Check(words) => {
+                let words = *words;
+                Invocation::Check(Box::new(Check {
+                    server: split(words.server).parse("check")?,
+                    json: words.json,
+                    timeout: words.timeout,
+                    log: words.log,
+                    log_level_given,
+                }))
             }
             Self::Demo(words) => Invocation::Demo(Demo {
                 seed: words.seed,

@@ -1,0 +1,215 @@
+//! `check`: what a server is, before anyone relies on it.
+//!
+//! It is asked as the proxy would ask it, on legs of the proxy's own upstream: `server/discover`
+//! for the modern era, `initialize` for the legacy one, each on a leg (a stdio server: a process)
+//! of its own, because a server may hold a connection to what it spoke first. What only the wire
+//! shows (sessions, event ids) is [`examined`](shadowcat_transport::upstream::http::Examination).
+
+mod findings;
+mod report;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use shadowcat_mcp::build;
+use shadowcat_mcp::fault::{Fault, FaultKind};
+use shadowcat_mcp::handshake::{DiscoverResult, InitializeResult};
+use shadowcat_mcp::inspect;
+use shadowcat_mcp::message::Message;
+use shadowcat_mcp::method::Method;
+use shadowcat_mcp::version::{Era, ProtocolVersion};
+use shadowcat_transport::metrics::Metrics;
+use shadowcat_transport::upstream::http::{HttpUpstream, NetDial};
+use shadowcat_transport::upstream::{Leg, SendContext, Upstream, ask};
+use tokio::time::timeout;
+
+use crate::cli::server::Server;
+use crate::cli::{self, Check};
+use crate::failure::Failure;
+use crate::{assembly, print};
+use findings::{EraFindings, Findings, Transport};
+
+/// Pages of a list that are counted.
+const PAGES: usize = 20;
+/// A legacy stdio server may say nothing at all to `server/discover`.
+const DISCOVERY: Duration = Duration::from_secs(3);
+
+/// Probes the server and says what it is.
+///
+/// # Errors
+/// [`Failure::Runtime`] if it cannot be used, with what is wrong and what to do next.
+pub(crate) async fn run(check: Check) -> Result<(), Failure> {
+    let options = cli::default_options()?;
+    let (dial, metrics) = (Arc::new(NetDial::from_env()), Arc::new(Metrics::default()));
+    let (upstream, http): (Arc<dyn Upstream>, Option<Arc<HttpUpstream>>) = match &check.server {
+        Server::Http { url, headers } => {
+            let http = assembly::http_upstream(url, headers, &options, dial, metrics)?;
+            (Arc::clone(&http) as Arc<dyn Upstream>, Some(http))
+        }
+        Server::Command(command) => {
+            let stdio = assembly::stdio_upstream(command, &options, metrics);
+            (Arc::new(stdio), None)
+        }
+    };
+    let name = upstream.name().to_owned();
+    let found = timeout(check.timeout, probe(&*upstream, http.as_deref())).await;
+    let found = found.unwrap_or_else(|_| {
+        let time = humantime::format_duration(check.timeout);
+        Err(format!(
+            "no answer to initialize within {time}; is this an MCP server? --timeout waits longer"
+        ))
+    });
+    let text = match (&found, check.json) {
+        (Ok(findings), false) => report::text(&name, findings),
+        (Err(_), false) => String::new(),
+        (found, true) => report::json(&name, found),
+    };
+    print(text.as_bytes())?;
+    match found {
+        Ok(_) => Ok(()),
+        Err(problem) => Err(Failure::Runtime(format!(
+            "{name} cannot be used: {problem}"
+        ))),
+    }
+}
+
+async fn probe(upstream: &dyn Upstream, http: Option<&HttpUpstream>) -> Result<Findings, String> {
+    upstream.probe().await.map_err(|problem| match http {
+        Some(_) => format!("{problem}; is it running, and are host and port right?"),
+        None => problem,
+    })?;
+    let modern = modern(upstream).await;
+    let legacy = legacy(upstream, http).await;
+    let (legacy, examination) = match legacy {
+        Ok((findings, transport)) => {
+            let examination = match (http, transport) {
+                (Some(http), Transport::StreamableHttp) => http.examine().await.ok(),
+                _ => None,
+            };
+            (Some((findings, transport)), examination)
+        }
+        Err(problem) if modern.is_none() => return Err(problem),
+        Err(_) => (None, None),
+    };
+    let transport = match (&legacy, http) {
+        (Some((_, transport)), _) => *transport,
+        (None, Some(_)) => Transport::StreamableHttp,
+        (None, None) => Transport::Stdio,
+    };
+    Ok(Findings {
+        transport,
+        legacy: legacy.map(|(findings, _)| findings),
+        modern,
+        examination,
+    })
+}
+
+/// What the server says as a modern one; `None` if it is none.
+async fn modern(upstream: &dyn Upstream) -> Option<EraFindings> {
+    let leg = upstream.leg(Era::Modern);
+    let discovered = timeout(DISCOVERY, ask(&*leg, build::discover())).await;
+    let found = match discovered {
+        Ok(Ok(response)) => match DiscoverResult::read(&response) {
+            Some(result) => {
+                let list = |_| build::modern_request("shadowcat-list", &Method::ToolsList);
+                let tools = count_tools(&*leg, list).await;
+                Some(EraFindings::new(result.versions, body(&response), tools))
+            }
+            None => None,
+        },
+        _ => None,
+    };
+    leg.close().await;
+    found
+}
+
+async fn legacy(
+    upstream: &dyn Upstream,
+    http: Option<&HttpUpstream>,
+) -> Result<(EraFindings, Transport), String> {
+    let leg = upstream.leg(Era::Legacy);
+    let found = shake_hands(&*leg, http.is_some()).await;
+    leg.close().await;
+    found
+}
+
+async fn shake_hands(leg: &dyn Leg, http: bool) -> Result<(EraFindings, Transport), String> {
+    let initialize = build::initialize(ProtocolVersion::V2025_11_25);
+    let response = ask(leg, initialize)
+        .await
+        .map_err(|fault| explain(&fault))?;
+    let result = InitializeResult::read(&response).map_err(|error| {
+        let said = inspect::error_text(&response);
+        said.map_or_else(
+            || error.to_string(),
+            |said| format!("it refuses initialize: {said}"),
+        )
+    })?;
+    let version: ProtocolVersion = result.version().parse().map_err(|_| {
+        format!(
+            "it answers initialize with version {:?}, which shadowcat does not know",
+            result.version()
+        )
+    })?;
+    leg.negotiated(version);
+    leg.send(build::initialized(), SendContext::default())
+        .await
+        .map_err(|fault| explain(&fault))?;
+    let list = |cursor: Option<Value>| {
+        let params = cursor.map(|cursor| format!(r#"{{"cursor":{cursor}}}"#));
+        build::request("shadowcat-list", &Method::ToolsList, params.as_deref())
+    };
+    let body = body(&response);
+    let tools = match body["capabilities"]["tools"] {
+        Value::Null => None,
+        _ => count_tools(leg, list).await,
+    };
+    let transport = match (http, leg.has_response_heads()) {
+        (false, _) => Transport::Stdio,
+        (true, true) => Transport::StreamableHttp,
+        (true, false) => Transport::HttpSse,
+    };
+    let versions = vec![result.version().to_owned()];
+    Ok((EraFindings::new(versions, body, tools), transport))
+}
+
+/// How many tools there are; a modern list is counted to the end of its first page.
+async fn count_tools(leg: &dyn Leg, list: impl Fn(Option<Value>) -> Message) -> Option<usize> {
+    let (mut count, mut cursor) = (0, None);
+    for _ in 0..PAGES {
+        let response = ask(leg, list(cursor)).await.ok()?;
+        let body = body(&response);
+        count += body["tools"].as_array()?.len();
+        cursor = Some(body["nextCursor"].clone()).filter(Value::is_string);
+        if cursor.is_none() {
+            break;
+        }
+    }
+    Some(count)
+}
+
+fn body(response: &Message) -> Value {
+    let body = response.body().unwrap_or_default();
+    serde_json::from_str(body).unwrap_or_default()
+}
+
+/// What is wrong, and what to do next.
+fn explain(fault: &Fault) -> String {
+    let next = match fault.kind {
+        FaultKind::Unauthorized => {
+            "; give it credentials: --header 'Authorization: Bearer ${TOKEN}'"
+        }
+        FaultKind::Connect => "; is it running, and are host and port right?",
+        FaultKind::Tls => "; is it https, and is its certificate one that this machine trusts?",
+        FaultKind::Status => "; is the path right? Servers are often at /mcp or /sse",
+        FaultKind::ContentType | FaultKind::BadResponse => {
+            "; something answers here that does not speak MCP"
+        }
+        FaultKind::ChildExited | FaultKind::ChildNotStarted => {
+            "; start the command by hand to see what it needs"
+        }
+        _ => "",
+    };
+    format!("{fault}{next}")
+}
