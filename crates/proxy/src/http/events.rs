@@ -190,15 +190,16 @@ impl<S: futures_core::Stream<Item = Outgoing> + Unpin> Live<S> {
             self.push(message).await;
         }
         // Whatever is ready leaves in one piece.
-        while !self.over && self.buffer.len() < CHUNK {
+        while !self.over && self.buffer.len() < CHUNK && self.is_in_charge() {
             match self.outgoings.next().now_or_never() {
                 Some(outgoing) => self.take(outgoing).await,
                 None => break,
             }
         }
-        if self.buffer.is_empty() && !self.over {
+        // Not everything that an exchange produces has bytes.
+        while self.buffer.is_empty() && !self.over {
             let replaced = self.state.changed.notified();
-            if !self.state.is_carried_by(self.carrier) {
+            if !self.is_in_charge() {
                 return None;
             }
             tokio::select! {
@@ -224,22 +225,21 @@ impl<S: futures_core::Stream<Item = Outgoing> + Unpin> Live<S> {
         }
     }
 
+    fn is_in_charge(&self) -> bool {
+        self.state.is_carried_by(self.carrier)
+    }
+
     /// First into the log, then into the bytes that leave.
     async fn push(&mut self, message: Message) {
-        let session = &self.client.session;
-        let (payload, now) = (message.as_line(), Instant::now().into_std());
-        let log = &session.shared.log;
-        let appended = log
-            .append(
-                session.key,
-                self.number,
-                class(&message),
-                payload.clone(),
-                Delivery::Live,
-                now,
-            )
-            .await;
-        if let Ok(id) = appended {
+        let payload = message.as_line();
+        let appending = append(
+            &self.client,
+            self.number,
+            &self.state,
+            &message,
+            Delivery::Live,
+        );
+        if let Some(id) = appending.await {
             write(&mut self.buffer, Some(id), &payload);
         }
     }
@@ -257,6 +257,30 @@ impl<S: futures_core::Stream<Item = Outgoing> + Unpin> Live<S> {
     }
 }
 
+/// Puts a message into the log; waits for its reader to make room where that is what it takes.
+/// `None` when the log has closed.
+async fn append(
+    client: &ClientSession,
+    number: StreamNumber,
+    state: &StreamState,
+    message: &Message,
+    delivery: Delivery,
+) -> Option<EventId> {
+    let session = &client.session;
+    let (class, payload) = (class(message), message.as_line());
+    loop {
+        let progress = state.read.notified();
+        let now = Instant::now().into_std();
+        let log = &session.shared.log;
+        let appending = log.append(session.key, number, class, payload.clone(), delivery, now);
+        match appending.await {
+            Ok(id) => return Some(id),
+            Err(AppendError::Full) => progress.await,
+            Err(AppendError::Closed) => return None,
+        }
+    }
+}
+
 /// Takes the rest of an exchange into the log for a client that may come back.
 async fn drain(
     client: Arc<ClientSession>,
@@ -270,20 +294,9 @@ async fn drain(
         let (Outgoing::Message(message) | Outgoing::Response { message, .. }) = outgoing else {
             continue;
         };
-        let payload = message.as_line();
-        loop {
-            let progress = state.read.notified();
-            let now = Instant::now().into_std();
-            let delivery = Delivery::Pending;
-            let class = class(&message);
-            match log
-                .append(session.key, number, class, payload.clone(), delivery, now)
-                .await
-            {
-                Ok(_) => break,
-                Err(AppendError::Full) => progress.await,
-                Err(AppendError::Closed) => return,
-            }
+        let appending = append(&client, number, &state, &message, Delivery::Pending);
+        if appending.await.is_none() {
+            return;
         }
         state.changed.notify_waiters();
     }
