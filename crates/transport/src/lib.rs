@@ -15,5 +15,4 @@
 pub mod downstream;
 mod lines;
 pub mod metrics;
-mod repoll;
 pub mod upstream;

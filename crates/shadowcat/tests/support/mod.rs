@@ -15,7 +15,7 @@ pub mod upstream;
 use std::time::Duration;
 
 /// How long anything may take that should be there at once. Long, because the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Both modes that serve HTTP, as the command line writes them.
 pub const MODES: [&str; 2] = ["forward", "reverse"];

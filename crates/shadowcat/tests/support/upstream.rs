@@ -238,6 +238,14 @@ impl Upstream {
         seen
     }
 
+    /// How many requests with this HTTP method there were.
+    pub fn count(&self, method: &str) -> usize {
+        let seen = self.seen.lock().unwrap();
+        seen.iter()
+            .filter(|request| request.method == method)
+            .count()
+    }
+
     /// How many connections are open.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)

@@ -14,6 +14,7 @@ mod config;
 mod cors;
 mod heartbeat;
 mod open;
+mod repoll;
 mod serve;
 
 use std::sync::Arc;
