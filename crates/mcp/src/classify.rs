@@ -94,6 +94,7 @@ fn single(
                 return unclaimed(&header, method).map(|()| None);
             };
             routing_agrees(headers, message, version, method)?;
+            no_handshake(method, version)?;
             Ok(Some(ModernRequest::Request {
                 id: id.clone(),
                 method: method.clone(),
@@ -139,6 +140,15 @@ fn header_first(headers: &HeaderMap, refused: Rejection) -> Rejection {
         Err(Rejection::MissingHeader { .. }) | Ok(()) => refused,
         Err(mismatch) => mismatch,
     }
+}
+
+/// The modern era has no handshake, and its servers take one that is passed on for what it is not: on
+/// a process that is shared it would change the era of everybody.
+fn no_handshake(method: &Method, version: ProtocolVersion) -> Result<(), Rejection> {
+    if *method == Method::Initialize {
+        return Err(Rejection::InitializeClaims { version });
+    }
+    Ok(())
 }
 
 /// A request without a claim belongs to a session, unless its header says otherwise.
@@ -306,7 +316,10 @@ pub fn stdio(
         return Ok(connection.unwrap_or(Era::Legacy));
     };
     let era = match (method, claimed(message, method, policy)?) {
-        (_, Some(_)) => Era::Modern,
+        (_, Some(version)) => {
+            no_handshake(method, version)?;
+            Era::Modern
+        }
         (Method::Initialize, None) => Era::Legacy,
         (_, None) => connection.unwrap_or(Era::Legacy),
     };

@@ -67,6 +67,11 @@ fn the_table_of_client_eras() {
         (INITIALIZE, &[MODERN], "400 -32020"),
         (INITIALIZE, &[], "legacy"),
         (
+            &modern("initialize", "2026-07-28", ""),
+            &[MODERN, ("mcp-method", "initialize")],
+            "404 -32601",
+        ),
+        (
             &INITIALIZE.replace("2025-11-25", "2026-07-28"),
             &[],
             "legacy",
@@ -245,6 +250,9 @@ fn a_pipe_has_one_era() {
     assert_eq!(judge(PING, legacy), Ok(Era::Legacy));
     assert_eq!(judge(&list, legacy), Err(-32600));
     assert_eq!(judge(INITIALIZE, modern_era), Err(-32022));
+    let claiming = modern("initialize", "2026-07-28", "");
+    assert_eq!(judge(&claiming, None), Err(-32601));
+    assert_eq!(judge(&claiming, modern_era), Err(-32601));
     assert_eq!(
         judge(r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#, modern_era),
         Err(-32602)

@@ -46,6 +46,12 @@ pub enum Rejection {
         /// What `MCP-Protocol-Version` says.
         header: ProtocolVersion,
     },
+    /// An `initialize` that claims a version of the modern era in its body: -32601 and 404, as for
+    /// any method that the version does not have.
+    InitializeClaims {
+        /// What `_meta` says.
+        version: ProtocolVersion,
+    },
     /// A modern request whose routing header and body disagree: -32020.
     HeaderMismatch {
         /// Which header.
@@ -147,7 +153,9 @@ impl Rejection {
             | Self::DuplicateHeader { .. }
             | Self::MissingMetadata(_)
             | Self::UnsupportedVersion { .. } => StatusCode::BAD_REQUEST,
-            Self::UnknownSession | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::UnknownSession | Self::NotFound | Self::InitializeClaims { .. } => {
+                StatusCode::NOT_FOUND
+            }
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -170,6 +178,7 @@ impl Rejection {
             | Self::UnmatchedHeader { .. }
             | Self::DuplicateHeader { .. } => -32020,
             Self::UnsupportedVersion { .. } => -32022,
+            Self::InitializeClaims { .. } => -32601,
             Self::MissingMetadata(_) => -32602,
             Self::TooManySessions | Self::Overloaded { .. } => -32603,
             _ => -32600,
@@ -256,6 +265,10 @@ impl fmt::Display for Rejection {
             Self::ModernInitialize { header } => write!(
                 f,
                 "MCP-Protocol-Version is {header}, which has no initialize; leave the header out, or send requests with _meta"
+            ),
+            Self::InitializeClaims { version } => write!(
+                f,
+                "protocol version {version} has no initialize; send the request itself, or leave the version out of _meta"
             ),
             Self::HeaderMismatch { header, said, body } => write!(
                 f,

@@ -103,6 +103,15 @@ fn the_table() {
             "send it once",
         ),
         (
+            InitializeClaims {
+                version: version("2026-07-28"),
+            },
+            404,
+            -32601,
+            None,
+            "2026-07-28 has no initialize",
+        ),
+        (
             MissingMetadata("needs _meta"),
             400,
             -32602,
