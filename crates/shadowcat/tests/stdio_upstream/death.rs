@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Proxy, SERVER, eventually, runs};
+use crate::support::{Mark, Proxy, SERVER, eventually, runs};
 
 /// Waiting requests are answered within this.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -211,32 +211,6 @@ fn memory(pid: u32) -> u64 {
         .find(|line| line.starts_with("VmRSS"))
         .unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// A file that the server makes at the end of its stdin.
-struct Mark(std::path::PathBuf);
-
-impl Mark {
-    fn new(name: &str) -> Self {
-        let name = format!("stdio-{name}-{}", std::process::id());
-        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let _ = std::fs::remove_file(&path);
-        Self(path)
-    }
-
-    fn variable(&self) -> String {
-        format!("MARK={}", self.0.display())
-    }
-
-    fn is_made(&self) -> bool {
-        std::fs::read_to_string(&self.0).is_ok_and(|text| text == "end of stdin\n")
-    }
-}
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 fn parent_of(pid: i32) -> i32 {

@@ -1,6 +1,6 @@
 //! Bounds, and commands that cannot serve.
 
-use crate::support::{Proxy, SERVER, eventually, shadowcat};
+use crate::support::{Mark, Proxy, SERVER, eventually, shadowcat};
 
 #[test]
 fn beyond_max_children_a_client_is_told_when_to_come_back() {
@@ -18,6 +18,22 @@ fn beyond_max_children_a_client_is_told_when_to_come_back() {
     );
     assert_eq!(first.delete().status, 204);
     http.session();
+}
+
+/// As for the modern request that finds out what the server speaks, by a process of its own.
+#[test]
+fn a_start_waits_for_a_process_that_is_ending() {
+    let mark = Mark::new("slow");
+    let variable = mark.variable();
+    let options = ["--max-children", "1", "--env", "SLOW=1", "--env", &variable];
+    let (_proxy, http) = Proxy::reverse(&options, &["sh", "-c", SERVER]);
+    let first = http.session();
+    std::thread::scope(|scope| {
+        let deleting = scope.spawn(|| first.delete());
+        eventually("it is ending", || mark.is_made());
+        http.session();
+        assert_eq!(deleting.join().unwrap().status, 204);
+    });
 }
 
 #[test]

@@ -35,4 +35,5 @@ while read -r line; do
   esac
 done
 [ -z "$MARK" ] || echo "end of stdin" >"$MARK"
+[ -z "$SLOW" ] || sleep "$SLOW"
 [ -z "$STUBBORN" ] || { trap '' TERM; while :; do sleep 1; done; }

@@ -273,3 +273,29 @@ pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// A file that the server makes at the end of its stdin.
+pub(crate) struct Mark(std::path::PathBuf);
+
+impl Mark {
+    pub(crate) fn new(name: &str) -> Self {
+        let name = format!("stdio-{name}-{}", std::process::id());
+        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = std::fs::remove_file(&path);
+        Self(path)
+    }
+
+    pub(crate) fn variable(&self) -> String {
+        format!("MARK={}", self.0.display())
+    }
+
+    pub(crate) fn is_made(&self) -> bool {
+        std::fs::read_to_string(&self.0).is_ok_and(|text| text == "end of stdin\n")
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

@@ -7,6 +7,7 @@
 
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -26,7 +27,7 @@ use super::group::{Ask, Group};
 use super::output;
 use super::spawn::spawn;
 use crate::lines::{self, LineSender, LineWriter};
-use crate::metrics::{ByteLabels, Metrics, Reason};
+use crate::metrics::{ByteLabels, Reason};
 use crate::upstream::pipe::{Clients, Router};
 use crate::upstream::{Incoming, Reply, RequestContext};
 
@@ -90,7 +91,7 @@ impl Child {
         let (ending, gone) = (CancellationToken::new(), CancellationToken::new());
         debug!(server = shared.name, process = id, "started");
         let life = Life {
-            running: Some(Running::new(&shared.metrics, room)),
+            running: Some(Running::new(&shared, room)),
             group: Group::led_by(id),
             process,
             writer: Some(writer),
@@ -155,23 +156,35 @@ impl Child {
 
 /// A process's place among the running ones.
 struct Running {
-    metrics: Arc<Metrics>,
+    shared: Arc<Shared>,
+    ending: bool,
     _room: OwnedSemaphorePermit,
 }
 
 impl Running {
-    fn new(metrics: &Arc<Metrics>, room: OwnedSemaphorePermit) -> Self {
-        metrics.children.inc();
+    fn new(shared: &Arc<Shared>, room: OwnedSemaphorePermit) -> Self {
+        shared.metrics.children.inc();
         Self {
-            metrics: Arc::clone(metrics),
+            shared: Arc::clone(shared),
+            ending: false,
             _room: room,
+        }
+    }
+
+    /// Its place will be free soon.
+    fn set_ending(&mut self) {
+        if !std::mem::replace(&mut self.ending, true) {
+            self.shared.ending.fetch_add(1, Ordering::SeqCst);
         }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.metrics.children.dec();
+        self.shared.metrics.children.dec();
+        if self.ending {
+            self.shared.ending.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -315,6 +328,9 @@ impl Life {
 
     /// Ends the process and its descendants: closes stdin, asks, kills.
     async fn bury(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.set_ending();
+        }
         if let Some(writer) = self.writer.take() {
             let _ = writer.finish(FINISH_PATIENCE).await;
         }

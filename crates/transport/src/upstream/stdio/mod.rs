@@ -22,13 +22,15 @@ mod leg;
 mod output;
 mod spawn;
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::version::Era;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::pipe::Clients;
@@ -39,8 +41,10 @@ pub use command::{Launcher, StdioConfig};
 use crashes::Crashes;
 use leg::ChildLeg;
 
-/// How long a start waits for a child that is just ending to make room.
+/// How long a start waits for room when as many children run as may, and how much longer when one
+/// of them is just ending.
 const ROOM_PATIENCE: Duration = Duration::from_millis(500);
+const ENDING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A server that is a local command.
 pub struct StdioUpstream {
@@ -54,6 +58,8 @@ struct Shared {
     name: String,
     /// One permit per child that runs.
     room: Arc<Semaphore>,
+    /// Children that run and are being ended.
+    ending: AtomicUsize,
     crashes: Mutex<Crashes>,
     metrics: Arc<Metrics>,
 }
@@ -66,6 +72,7 @@ impl StdioUpstream {
             shared: Arc::new(Shared {
                 name: config.display_name(),
                 room: Arc::new(Semaphore::new(config.max_children)),
+                ending: AtomicUsize::new(0),
                 crashes: Mutex::default(),
                 metrics,
                 config,
@@ -100,12 +107,22 @@ impl Upstream for StdioUpstream {
 }
 
 impl Shared {
+    /// A place for one more child.
+    async fn room(&self) -> Option<OwnedSemaphorePermit> {
+        let mut room = pin!(Arc::clone(&self.room).acquire_owned());
+        if let Ok(room) = timeout(ROOM_PATIENCE, &mut room).await {
+            return room.ok();
+        }
+        if self.ending.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        timeout(ENDING_PATIENCE, room).await.ok()?.ok()
+    }
+
     /// Starts a child, if there is room for one and the command does not keep crashing.
     async fn start(self: &Arc<Self>, clients: Clients) -> Result<Child, Fault> {
-        let room = Arc::clone(&self.room).acquire_owned();
-        let Ok(Ok(room)) = timeout(ROOM_PATIENCE, room).await else {
-            return Err(faults::no_room(self.config.max_children));
-        };
+        let room = self.room().await;
+        let room = room.ok_or_else(|| faults::no_room(self.config.max_children))?;
         let now = Instant::now();
         let restart = self.crashes.lock().start(now);
         let restart = restart.map_err(|wait| faults::keeps_crashing(&self.name, wait))?;
