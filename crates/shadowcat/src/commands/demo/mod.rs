@@ -110,6 +110,7 @@ async fn play(server: &Fixture, clients: &[Client], round: &Round, books: &mut B
         tokio::time::sleep_until(started + plan::BREAK_AFTER).await;
         match broken {
             Break::Restart => server.forget_sessions(),
+            Break::RestartWithLog => server.cut_all(),
         }
         books.broke(broken, Instant::now());
     }

@@ -93,6 +93,8 @@ impl Call {
 pub(super) enum Break {
     /// It restarts and knows no session any more.
     Restart,
+    /// All connections break, and sessions and logs are still there.
+    RestartWithLog,
 }
 
 /// Calls that are made together, and what goes wrong meanwhile.
@@ -109,6 +111,7 @@ pub(super) fn rounds(seed: u64) -> Vec<Round> {
     let none = Plan {
         seed,
         most: 2,
+        cut_within: 1500,
         retry_after: 1,
         ..Plan::default()
     };
@@ -117,10 +120,29 @@ pub(super) fn rounds(seed: u64) -> Vec<Round> {
         bare_busy: 40,
         ..none
     };
+    let cuts = Plan { cut: 450, ..none };
+    let copies = Plan {
+        cut: 300,
+        repeat: 600,
+        twice: 300,
+        ..none
+    };
+    let all = Plan {
+        cut: 300,
+        busy: 80,
+        bare_busy: 20,
+        repeat: 400,
+        twice: 200,
+        ..none
+    };
     [
         ("undisturbed", None, None),
         ("a busy server", Some(busy), None),
+        ("broken streams", Some(cuts), None),
+        ("broken streams and duplicates", Some(copies), None),
+        ("every connection cut", None, Some(Break::RestartWithLog)),
         ("a restarted server", None, Some(Break::Restart)),
+        ("everything at once", Some(all), Some(Break::RestartWithLog)),
     ]
     .into_iter()
     .enumerate()

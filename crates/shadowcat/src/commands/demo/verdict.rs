@@ -102,6 +102,7 @@ pub(super) fn judge(books: &Books, ledger: &[Entry]) -> Verdict {
     for (broken, _) in &books.breaks {
         let name = match broken {
             Break::Restart => "restart",
+            Break::RestartWithLog => "restart with its log",
         };
         *verdict.faults.entry(name).or_default() += 1;
         verdict.recovered += usize::from(streams_whole);
