@@ -15,4 +15,5 @@
 pub mod downstream;
 mod lines;
 pub mod metrics;
+mod repoll;
 pub mod upstream;

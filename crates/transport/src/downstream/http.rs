@@ -14,7 +14,6 @@ mod config;
 mod cors;
 mod heartbeat;
 mod open;
-mod repoll;
 mod serve;
 
 use std::sync::Arc;

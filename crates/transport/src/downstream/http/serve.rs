@@ -16,8 +16,8 @@ use tracing::{debug, warn};
 
 use super::super::HttpService;
 use super::open::{ConnectionState, EdgeState};
-use super::repoll::Repoll;
 use super::{Accept, HttpEdge};
+use crate::repoll::Repoll;
 
 /// Bytes of a request's header section; hyper answers 431 beyond it, and beyond 100 fields.
 const HEADER_BYTES: u16 = u16::MAX;

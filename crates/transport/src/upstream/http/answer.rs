@@ -7,9 +7,9 @@
 
 use std::time::SystemTime;
 
+use super::client::Incoming;
 use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 use shadowcat_mcp::fault;
 use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::version::Era;

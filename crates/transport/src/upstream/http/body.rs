@@ -3,10 +3,10 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
+use super::client::Incoming;
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 
 use super::budget::{ReadBudget, Share};
 use super::dial::chain;

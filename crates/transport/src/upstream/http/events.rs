@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use super::client::Incoming;
 use http_body::Body as _;
-use hyper::body::Incoming;
 use shadowcat_sse::{DecodeError, Decoder, Item, Limits};
 
 use super::Shared;

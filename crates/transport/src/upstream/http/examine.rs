@@ -13,7 +13,6 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 
-use hyper::body::Incoming;
 use shadowcat_mcp::handshake::InitializeResult;
 use shadowcat_mcp::message::Message;
 use shadowcat_mcp::method::Method as McpMethod;
@@ -23,7 +22,7 @@ use shadowcat_sse::{Decoder, Item, Limits};
 use tokio::time::timeout;
 
 use super::body::{collect, discard};
-use super::client::{Connected, Delivery, RequestBody};
+use super::client::{Connected, Delivery, Incoming, RequestBody};
 use super::{HttpUpstream, Shared};
 use crate::upstream::Dispatched;
 

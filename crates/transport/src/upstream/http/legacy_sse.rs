@@ -93,6 +93,7 @@ impl Leg for LegacySseLeg {
     fn send(&self, message: Message, context: SendContext) -> BoxFuture<Result<(), Fault>> {
         let link = Arc::clone(&self.link);
         Box::pin(async move {
+            link.router.observe(&message);
             let opener = || link.posting(&message, &context.headers, Dispatched::default(), true);
             let sending = one_way::send(&link.shared, message.is_response(), opener);
             tokio::select! {

@@ -164,6 +164,12 @@ impl Router {
         None
     }
 
+    /// Looks at a notification or response of the client before it is written: what it cancels is
+    /// no place for other messages any more.
+    pub(crate) fn observe(&self, message: &Message) {
+        self.0.state.lock().table.cancel(message);
+    }
+
     /// From now on nothing waits for room: the pipe is dead or about to be, and what is still in it
     /// is little.
     pub(crate) fn hurry(&self) {

@@ -3,7 +3,7 @@
 //! A response goes to the exchange whose request it answers, progress goes by its token. What names
 //! no request goes to the only exchange in flight, else to the standalone stream if the client has
 //! it open, else to the newest exchange; with no exchange in flight it waits for the standalone
-//! stream.
+//! stream. A call that its client has cancelled counts no more: the server may never answer it.
 //!
 //! With [`Clients::Many`] the clients' ids may be equal, so every request gets an id of ours, which
 //! is its progress token and subscription id too; messages of the server get the client's own back.
@@ -71,6 +71,8 @@ struct Exchange {
     server_token: Option<ProgressToken>,
     /// Open for as long as the client likes, so not what an unnamed message belongs to.
     listens: bool,
+    /// Nobody waits for it any more, so not what an unnamed message belongs to either.
+    cancelled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,9 +133,24 @@ impl Table {
             server_id,
             server_token,
             listens: *method == Method::SubscriptionsListen,
+            cancelled: false,
         };
         self.open.insert(key, exchange);
         Some((key, message))
+    }
+
+    /// Notes that the client takes a request back, if this message says so.
+    pub(super) fn cancel(&mut self, message: &Message) {
+        let id = match message.kind() {
+            Kind::Notification {
+                method: Method::Cancelled,
+            } => inspect::cancelled_id(message),
+            _ => None,
+        };
+        let key = id.and_then(|id| self.by_id.get(&id));
+        if let Some(exchange) = key.and_then(|key| self.open.get_mut(key)) {
+            exchange.cancelled = true;
+        }
     }
 
     /// Forgets an exchange; returns the id by which the server knows it, if it was open.
@@ -280,7 +297,8 @@ impl Table {
     }
 
     fn target_of_unnamed(&self) -> Target {
-        let mut calls = self.open.iter().filter(|(_, exchange)| !exchange.listens);
+        let awaited = |exchange: &Exchange| !exchange.listens && !exchange.cancelled;
+        let mut calls = self.open.iter().filter(|(_, exchange)| awaited(exchange));
         let newest = calls.next_back().map(|(key, _)| *key);
         let only = calls.next_back().is_none();
         match newest {

@@ -132,6 +132,7 @@ impl Child {
 
     /// Writes a notification or a response.
     pub(super) async fn send(&self, message: &Message) -> Result<(), Fault> {
+        self.router.observe(message);
         let sent = self.lines.send(message.as_line(), None).await;
         sent.map_err(|_| {
             let ended = self.router.ended();

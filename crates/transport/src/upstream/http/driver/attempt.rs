@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
+use super::super::client::Incoming;
 use bytes::Bytes;
 use http::header::LOCATION;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
 use shadowcat_mcp::headers;
 use shadowcat_mcp::message::Message;
 use shadowcat_sse::reconnect::classify::MAX_REDIRECTS;

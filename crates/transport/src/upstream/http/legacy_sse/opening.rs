@@ -7,9 +7,9 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::client::Incoming;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
-use hyper::body::Incoming;
 use shadowcat_mcp::fault::{Executed, Fault};
 use shadowcat_sse::reconnect::Trouble;
 use shadowcat_sse::{Event, Item};

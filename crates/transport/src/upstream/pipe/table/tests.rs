@@ -148,6 +148,21 @@ fn what_names_no_request_goes_to_the_only_one_else_the_standalone_stream_else_th
 }
 
 #[test]
+fn a_call_that_its_client_cancelled_gets_nothing_but_what_names_it() {
+    let mut table = Table::new(Clients::One);
+    let first = begin(&mut table, &with_token("1", "1"));
+    table.cancel(&cancelled("2"));
+    assert_eq!(table.route(log()), to(first, log()));
+    table.cancel(&cancelled("1"));
+    assert_eq!(table.route(log()), Route::Standalone(log()));
+    assert_eq!(table.route(progress("1")), to(first, progress("1")));
+    let second = begin(&mut table, &request("2"));
+    table.set_standalone_open(true);
+    assert_eq!(table.route(ask("10")), to(second, ask("10")));
+    assert_eq!(table.route(response("1")), end(first, response("1")));
+}
+
+#[test]
 fn a_request_taken_back_is_followed_to_where_it_went() {
     let mut table = Table::new(Clients::One);
     let first = begin(&mut table, &request("1"));

@@ -1,10 +1,10 @@
 //! A task that wakes itself goes on at once.
 //!
-//! hyper reads a request's body through a channel whose two ends live in one task, the
-//! connection's. Taking a piece wakes the other end, that is, the task that is running. tokio then
-//! queues the task anew and wakes another thread to help with the queue, a system call and a thread
-//! switch for every request. Here a wake during a poll is a second poll instead, a few times at
-//! most.
+//! hyper moves messages and bodies through channels. Where both ends of such a channel live in one
+//! task, taking a piece wakes the other end, that is, the task that is running. tokio then queues
+//! the task anew and wakes another thread to help with the queue: a system call and a thread switch
+//! for every request, or every event. Here a wake during a poll is a second poll instead, a few
+//! times at most.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
 
-/// Polls in a row; a future that wakes itself more often waits for its turn.
+/// Polls of a [`Repoll`] in a row; a future that wakes itself more often waits for its turn.
 const POLLS: u8 = 4;
 
 /// Nobody polls: a wake goes to the task.
@@ -23,9 +23,33 @@ const POLLING: u8 = 1;
 /// There was a wake.
 const WOKEN: u8 = 2;
 
-/// See the [module](self).
-pub(super) struct Repoll<F> {
+/// A future that is polled again when it woke itself; see the [module](self).
+pub(crate) struct Repoll<F> {
     future: Pin<Box<F>>,
+    rounds: Rounds,
+}
+
+impl<F: Future> Repoll<F> {
+    pub(crate) fn new(future: F) -> Self {
+        Self {
+            future: Box::pin(future),
+            rounds: Rounds::default(),
+        }
+    }
+}
+
+impl<F: Future> Future for Repoll<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        this.rounds
+            .poll(cx, POLLS, |cx| this.future.as_mut().poll(cx))
+    }
+}
+
+/// Polls whatever it is given, and once more when that woke itself.
+pub(crate) struct Rounds {
     shared: Arc<Shared>,
     waker: Waker,
 }
@@ -47,34 +71,33 @@ impl Wake for Shared {
     }
 }
 
-impl<F: Future> Repoll<F> {
-    pub(super) fn new(future: F) -> Self {
+impl Default for Rounds {
+    fn default() -> Self {
         let shared = Arc::new(Shared {
             state: AtomicU8::new(RESTING),
             task: AtomicWaker::new(),
         });
         let waker = Waker::from(Arc::clone(&shared));
-        Self {
-            future: Box::pin(future),
-            shared,
-            waker,
-        }
+        Self { shared, waker }
     }
 }
 
-impl<F: Future> Future for Repoll<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = &mut *self;
-        this.shared.task.register(cx.waker());
-        let mut inner = Context::from_waker(&this.waker);
-        for _ in 0..POLLS {
-            this.shared.state.store(POLLING, Ordering::Release);
-            if let Poll::Ready(output) = this.future.as_mut().poll(&mut inner) {
+impl Rounds {
+    /// Polls until there is a result, or nothing woke what was polled, at most `polls` times.
+    pub(crate) fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polls: u8,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        self.shared.task.register(cx.waker());
+        let mut inner = Context::from_waker(&self.waker);
+        for _ in 0..polls {
+            self.shared.state.store(POLLING, Ordering::Release);
+            if let Poll::Ready(output) = poll(&mut inner) {
                 return Poll::Ready(output);
             }
-            let rested = this.shared.state.compare_exchange(
+            let rested = self.shared.state.compare_exchange(
                 POLLING,
                 RESTING,
                 Ordering::AcqRel,

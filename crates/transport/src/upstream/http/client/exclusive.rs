@@ -1,0 +1,156 @@
+//! An HTTP/1.1 connection that belongs to one request at a time, and the body that comes over it.
+//!
+//! hyper's connection is a future that moves bytes; usually a task of its own polls it, and every
+//! message and every piece of a body changes from one task to another. Here whoever waits for a
+//! response or reads its body polls the connection itself: what has arrived is read in one go,
+//! without a switch between tasks or threads, and a stream that nobody reads is not read from the
+//! socket either.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1;
+
+use super::pool::{Pool, Target};
+use super::request::RequestBody;
+use crate::repoll::Rounds;
+use crate::upstream::http::dial::Wire;
+
+/// Polls in a row before others get their turn.
+const POLLS: u8 = 32;
+
+/// A connection in the hands of one request.
+pub(super) struct Exclusive {
+    sender: http1::SendRequest<RequestBody>,
+    /// `None` once it has ended.
+    connection: Option<Pin<Box<http1::Connection<Wire, RequestBody>>>>,
+    rounds: Rounds,
+    /// How requests on it name what they want.
+    pub(super) target: Target,
+    /// Whether it has served a request before.
+    pub(super) reused: bool,
+}
+
+impl Exclusive {
+    pub(super) async fn handshake(wire: Wire, target: Target) -> hyper::Result<Self> {
+        let (sender, connection) = http1::handshake(wire).await?;
+        Ok(Self {
+            sender,
+            connection: Some(Box::pin(connection)),
+            rounds: Rounds::default(),
+            target,
+            reused: false,
+        })
+    }
+
+    /// Sends a request; the response's body gives the connection back to `pool` at its end.
+    pub(super) async fn send(
+        mut self,
+        request: Request<RequestBody>,
+        pool: &Pool,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        let mut response = std::pin::pin!(self.sender.try_send_request(request));
+        let response = std::future::poll_fn(|cx| {
+            self.rounds.poll(cx, POLLS, |cx| {
+                advance(&mut self.connection, cx);
+                response.as_mut().poll(cx)
+            })
+        })
+        .await?;
+        self.reused = true;
+        Ok(response.map(|body| Incoming {
+            body,
+            ended: false,
+            home: Some((self, pool.clone())),
+        }))
+    }
+
+    /// Whether it can take a request now.
+    pub(super) fn is_ready(&mut self) -> bool {
+        // Nobody waits for it: what comes later is seen by whoever uses it next.
+        advance(
+            &mut self.connection,
+            &mut Context::from_waker(Waker::noop()),
+        );
+        self.connection.is_some() && self.sender.is_ready()
+    }
+}
+
+/// Lets the connection move what it can. Its errors reach the request by hyper's own channels.
+fn advance(
+    connection: &mut Option<Pin<Box<http1::Connection<Wire, RequestBody>>>>,
+    cx: &mut Context<'_>,
+) {
+    if let Some(open) = connection
+        && open.as_mut().poll(cx).is_ready()
+    {
+        *connection = None;
+    }
+}
+
+/// A response's body, with the connection that brings it.
+pub(crate) struct Incoming {
+    body: hyper::body::Incoming,
+    ended: bool,
+    /// HTTP/1.1: the connection, and where it goes when the body has ended.
+    home: Option<(Exclusive, Pool)>,
+}
+
+impl Incoming {
+    /// A body whose connection is driven elsewhere (HTTP/2).
+    pub(super) fn shared(body: hyper::body::Incoming) -> Self {
+        Self {
+            body,
+            ended: false,
+            home: None,
+        }
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Self { body, ended, home } = &mut *self;
+        let mut body = Pin::new(body);
+        let frame = match home {
+            None => body.poll_frame(cx),
+            Some((exclusive, _)) => exclusive.rounds.poll(cx, POLLS, |cx| {
+                if let Poll::Ready(frame) = body.as_mut().poll_frame(cx) {
+                    return Poll::Ready(frame);
+                }
+                advance(&mut exclusive.connection, cx);
+                body.as_mut().poll_frame(cx)
+            }),
+        };
+        *ended |= matches!(frame, Poll::Ready(None));
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if self.is_end_stream()
+            && let Some((mut exclusive, pool)) = self.home.take()
+            && exclusive.is_ready()
+        {
+            pool.put(exclusive);
+        }
+    }
+}

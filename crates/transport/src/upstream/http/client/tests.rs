@@ -1,0 +1,139 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Uri;
+use http_body_util::BodyExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
+use super::*;
+use crate::upstream::http::dial::Wire;
+use crate::upstream::{BoxFuture, Dispatched};
+
+/// A server behind in-memory pipes that answers each request with its connection's number.
+struct Numbered {
+    connections: AtomicUsize,
+    /// It closes a connection after so many requests.
+    requests_each: usize,
+    open: Arc<AtomicUsize>,
+}
+
+impl Numbered {
+    fn new(requests_each: usize) -> Arc<Self> {
+        Arc::new(Self {
+            connections: AtomicUsize::new(0),
+            requests_each,
+            open: Arc::default(),
+        })
+    }
+}
+
+impl Dial for Numbered {
+    fn dial(&self, _uri: &Uri) -> BoxFuture<Result<Wire, DialError>> {
+        let number = self.connections.fetch_add(1, Ordering::SeqCst);
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let (requests, open) = (self.requests_each, Arc::clone(&self.open));
+        open.fetch_add(1, Ordering::SeqCst);
+        tokio::spawn(async move {
+            answer(theirs, number, requests).await;
+            open.fetch_sub(1, Ordering::SeqCst);
+        });
+        Box::pin(std::future::ready(Ok(Wire::new(ours))))
+    }
+}
+
+async fn answer(mut pipe: DuplexStream, number: usize, requests: usize) {
+    for _ in 0..requests {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let Ok(byte) = pipe.read_u8().await else {
+                return;
+            };
+            head.push(byte);
+        }
+        let head = String::from_utf8(head).unwrap();
+        assert!(head.starts_with("GET /mcp HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("host: server:8080\r\n"), "{head}");
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{number}");
+        pipe.write_all(answer.as_bytes()).await.unwrap();
+    }
+}
+
+fn get() -> Request<RequestBody> {
+    let mut request = Request::new(RequestBody::empty());
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = Uri::from_static("http://server:8080/mcp");
+    request
+}
+
+async fn body(client: &Client) -> Bytes {
+    let response = client.send(get(), &Connected::default()).await.unwrap();
+    response.into_body().collect().await.unwrap().to_bytes()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_serves_one_request_after_the_other() {
+    let server = Numbered::new(10);
+    let client = Client::new(server.clone());
+    for _ in 0..5 {
+        assert_eq!(body(&client).await, "0");
+    }
+    let connected = Connected::default();
+    let (one, other) = (
+        client.send(get(), &connected),
+        client.send(get(), &connected),
+    );
+    let (one, other) = tokio::join!(one, other);
+    drop((one.unwrap(), other.unwrap()));
+    assert_eq!(server.connections.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_the_server_closed_is_replaced() {
+    let server = Numbered::new(1);
+    let client = Client::new(server.clone());
+    for number in ["0", "1", "2"] {
+        assert_eq!(body(&client).await, number);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unread_body_takes_its_connection_with_it() {
+    let server = Numbered::new(10);
+    let client = Client::new(server.clone());
+    drop(client.send(get(), &Connected::default()).await.unwrap());
+    assert_eq!(body(&client).await, "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_connections_are_closed_before_servers_do_it() {
+    let server = Numbered::new(10);
+    let client = Client::new(server.clone());
+    assert_eq!(body(&client).await, "0");
+    assert_eq!(server.open.load(Ordering::SeqCst), 1);
+    tokio::time::sleep(Duration::from_millis(4100)).await;
+    assert_eq!(server.open.load(Ordering::SeqCst), 0);
+    assert_eq!(body(&client).await, "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_message_is_sent_without_a_connection() {
+    struct Nobody;
+    impl Dial for Nobody {
+        fn dial(&self, _uri: &Uri) -> BoxFuture<Result<Wire, DialError>> {
+            let error = DialError::Unreachable("nobody there".to_owned());
+            Box::pin(std::future::ready(Err(error)))
+        }
+    }
+    let delivery = Delivery::new(Dispatched::default());
+    let mut request = get();
+    *request.body_mut() = RequestBody::new(Bytes::from_static(b"{}"), Arc::clone(&delivery));
+    let error = Client::new(Arc::new(Nobody))
+        .send(request, &Connected::default())
+        .await;
+    let error = error.map(|_| ()).unwrap_err();
+    assert_eq!(error.trouble, Trouble::NoConnection);
+    assert_eq!(error.cause, "nobody there");
+    assert!(!delivery.started());
+}
