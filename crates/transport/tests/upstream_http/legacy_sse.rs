@@ -207,6 +207,24 @@ async fn the_end_of_the_stream_is_the_end_of_the_session() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn silence_means_something_only_where_comments_have_a_period() {
+    let (server, feeds) = accepting();
+    let leg = started(&server).await;
+    let mut standalone = leg.standalone().await.unwrap();
+    let day = timeout(Duration::from_secs(24 * 3600), standalone.next()).await;
+    assert!(day.is_err(), "a silent call is not killed for being silent");
+    for _ in 0..3 {
+        feeds.send(Step::Data(Bytes::from_static(b": ping\n\n")));
+        let quiet = timeout(Duration::from_secs(15), standalone.next()).await;
+        assert!(quiet.is_err());
+    }
+    let at = Instant::now();
+    let lost = standalone.next().await.unwrap();
+    assert_eq!(fault(lost).0, FaultKind::SessionLost);
+    assert_eq!(at.elapsed().as_secs(), 30, "three periods of 15 s");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_has_not_left_when_the_stream_ends_was_not_executed() {
     let (server, feeds) = accepting();
     let leg = started(&server).await;

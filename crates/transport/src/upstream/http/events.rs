@@ -104,17 +104,6 @@ impl EventBody {
         }
     }
 
-    /// The next item, read when it has not arrived yet.
-    pub(crate) fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Result<Item, BodyEnd>> {
-        loop {
-            match self.next_item() {
-                Ok(Some(item)) => return Poll::Ready(Ok(item)),
-                Ok(None) => ready!(self.poll_read(cx))?,
-                Err(limit) => return Poll::Ready(Err(BodyEnd::TooLarge(limit))),
-            }
-        }
-    }
-
     /// Whether reading waits for memory of ours, not for the server.
     pub(crate) fn is_starved(&self) -> bool {
         self.starved

@@ -19,15 +19,12 @@ use shadowcat_mcp::headers;
 use shadowcat_mcp::message::{Message, Payload};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::ProtocolVersion;
-use shadowcat_sse::Item as EventItem;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info};
 
 use super::client::Delivery;
-use super::driver::{Posting, Reader};
-use super::events::EventBody;
-use super::permits::Permit;
+use super::driver::{Driver, Posting, Reader};
 use super::{Shared, add_missing, one_way};
 use crate::upstream::pipe::{Clients, Router};
 use crate::upstream::{BoxFuture, Dispatched, Incoming, Leg, Reply, RequestContext, SendContext};
@@ -59,11 +56,7 @@ struct Link {
 impl LegacySseLeg {
     /// A leg on an open stream, which is read from now on.
     pub(crate) fn new(shared: Arc<Shared>, opened: Opened) -> Self {
-        let Opened {
-            endpoint,
-            body,
-            permit,
-        } = opened;
+        let Opened { endpoint, driver } = opened;
         let closed = CancellationToken::new();
         let link = Arc::new(Link {
             headers: RwLock::new(shared.post_headers.clone()),
@@ -72,7 +65,7 @@ impl LegacySseLeg {
             endpoint,
             shared,
         });
-        tokio::spawn(Arc::clone(&link).read(body, permit));
+        tokio::spawn(Arc::clone(&link).read(driver));
         Self {
             link,
             _alive: closed.drop_guard(),
@@ -176,28 +169,24 @@ impl Link {
     }
 
     /// Reads the stream until it ends, which is the end of the session.
-    async fn read(self: Arc<Self>, body: EventBody, permit: Permit) {
+    async fn read(self: Arc<Self>, mut driver: Box<Driver>) {
         let cause = tokio::select! {
-            cause = self.relay(body) => cause,
-            () = self.closed.cancelled() => CLOSED.to_owned(),
+            () = self.relay(&mut driver) => driver.take_failure().map(|failure| failure.detail),
+            () = self.closed.cancelled() => None,
         };
-        drop(permit);
-        info!(server = %self.shared.name, cause, "the event stream of an HTTP+SSE session ended");
+        drop(driver);
+        let cause = cause.as_deref().unwrap_or(CLOSED);
+        info!(server = %self.shared.name, cause, "the session's event stream is over");
         self.closed.cancel();
-        self.router.end(stream_lost(&cause));
+        self.router.end(stream_lost(cause));
     }
 
-    /// Hands the stream's messages to the router; returns why there are no more.
-    async fn relay(&self, mut body: EventBody) -> String {
+    /// Hands the stream's messages to the router until there are no more.
+    async fn relay(&self, driver: &mut Driver) {
         let mut reader = Reader::default();
-        loop {
-            let event = match poll_fn(|cx| body.poll_item(cx)).await {
-                Ok(EventItem::Event(event)) => event,
-                Ok(EventItem::Comment | EventItem::IdOnly(_) | EventItem::Retry(_)) => continue,
-                Err(end) => return end.to_string(),
-            };
+        while let Some(event) = poll_fn(|cx| driver.poll_connection(cx)).await {
             match reader.read(event, &self.shared) {
-                None => {}
+                None => driver.skip(),
                 Some(Payload::Single(message)) => self.deliver(message).await,
                 Some(Payload::Batch(messages)) => {
                     for message in messages {

@@ -212,6 +212,28 @@ impl Driver {
         }
     }
 
+    /// The next event of the connection that is open; commits the one before it. `None` once the
+    /// connection is over: for a stream whose reconnect would be another session.
+    pub(crate) fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.engine.commit();
+        let event = ready!(self.poll_event(cx));
+        if event.is_none() {
+            // What the engine noticed by itself it tells when it is asked.
+            let _ = self.ask(cx.waker());
+        }
+        Poll::Ready(event)
+    }
+
+    /// Whether a connection is open.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.link, Link::Open(_))
+    }
+
+    /// What failed last.
+    pub(crate) fn take_failure(&mut self) -> Option<Box<Failure>> {
+        self.last.take()
+    }
+
     /// The event that was given last is nothing that anybody wants.
     pub(crate) fn skip(&mut self) {
         self.engine.skip();

@@ -135,7 +135,10 @@ impl Telemetry {
             let silence = transition.at.saturating_duration_since(heard);
             metrics.silent_age.observe(silence.as_secs_f64());
         }
-        if let (StateName::Backoff, Some(until)) = (transition.to, transition.until) {
+        // The end of an HTTP+SSE stream is that of its session, which its owner tells.
+        if let (StateName::Backoff, Some(until)) = (transition.to, transition.until)
+            && self.kind != Kind::LegacySse
+        {
             let (server, kind) = (&self.shared.name, self.kind.as_str());
             let wait = rounded(until.saturating_duration_since(transition.at));
             info!(%server, kind, detail, ?wait, "the stream dropped, reconnecting");
@@ -145,14 +148,12 @@ impl Telemetry {
     fn parked(&mut self, transition: &Transition, detail: &str) {
         let (server, kind) = (&self.shared.name, self.kind.as_str());
         let why = transition.parking.map_or("", Parking::as_str);
-        match transition.parking {
-            Some(Parking::NotOffered) => {
-                debug!(%server, kind, why, "the server offers no such stream");
-            }
-            _ => {
-                self.shared.counters.metrics.given_up.inc();
-                warn!(%server, kind, why, detail, "the stream rests");
-            }
+        // HTTP+SSE is tried for, and whoever tried says what became of it.
+        if self.kind == Kind::LegacySse || transition.parking == Some(Parking::NotOffered) {
+            debug!(%server, kind, why, detail, "the server offers no such stream");
+        } else {
+            self.shared.counters.metrics.given_up.inc();
+            warn!(%server, kind, why, detail, "the stream rests");
         }
     }
 

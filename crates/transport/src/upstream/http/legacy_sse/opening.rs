@@ -4,23 +4,21 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::super::client::Incoming;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use shadowcat_mcp::fault::{Executed, Fault};
-use shadowcat_sse::reconnect::Trouble;
-use shadowcat_sse::{Event, Item};
+use shadowcat_sse::Event;
+use shadowcat_sse::reconnect::{Kind, Opening, Trouble};
 use tokio::time::timeout;
 
 use super::super::client::Connected;
-use super::super::driver::{self, Call, Failure, Opened as Stream};
-use super::super::events::{BodyEnd, EventBody};
-use super::super::permits::{EXCHANGE_WAIT, Permit};
+use super::super::driver::{self, Call, Driver, Failure, Opened as Stream, Opener};
+use super::super::permits::EXCHANGE_WAIT;
 use super::super::{Shared, add_missing, answer, faults, target};
-use crate::upstream::Reply;
+use crate::upstream::{BoxFuture, Reply};
 
 /// How long the `endpoint` event may take.
 const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,8 +27,7 @@ const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Opened {
     /// Where messages go.
     pub(super) endpoint: Uri,
-    pub(super) body: EventBody,
-    pub(super) permit: Permit,
+    pub(super) driver: Box<Driver>,
 }
 
 /// Why there is no stream.
@@ -60,60 +57,45 @@ pub(crate) async fn open(shared: &Arc<Shared>, extra: &HeaderMap) -> Result<Open
         .ok()
         .flatten()
         .ok_or_else(|| NotOpened::Failed(faults::overloaded()))?;
-    let opening = async {
-        let (url, response) = head(shared, extra).await?;
-        let mut body = EventBody::new(response.into_body(), Arc::clone(shared));
-        let endpoint = endpoint(&url, &mut body).await?;
-        Ok(Opened {
-            endpoint,
-            body,
-            permit,
-        })
-    };
-    match timeout(ENDPOINT_TIMEOUT, opening).await {
-        Ok(opened) => opened,
-        Err(_) => Err(NotOpened::NotOffered("no endpoint event came".into())),
-    }
-}
-
-/// The head of the event stream, and the URL that it has after redirects.
-async fn head(
-    shared: &Arc<Shared>,
-    extra: &HeaderMap,
-) -> Result<(Uri, Response<Incoming>), NotOpened> {
-    let call = Call {
-        method: Method::GET,
-        url: shared.config.url.clone(),
+    let found = Arc::new(OnceLock::new());
+    let opener = Box::new(Get {
         headers: stream_headers(shared, extra),
-        body: None,
-        connected: Connected::default(),
+        shared: Arc::clone(shared),
+        found: Arc::clone(&found),
+    });
+    let driver = Driver::new(Arc::clone(shared), Kind::LegacySse, opener, Some(permit));
+    let mut driver = Box::new(driver);
+    let event = tokio::select! {
+        // First: the time for the head ends together with ours, and says less.
+        biased;
+        () = tokio::time::sleep(ENDPOINT_TIMEOUT) => {
+            return Err(NotOpened::NotOffered("no endpoint event came".into()));
+        }
+        event = first_event(&mut driver) => event?,
     };
-    match driver::send(shared, &call).await {
-        Ok((url, response)) => judge(shared, response).await.map(|head| (url, head)),
-        Err(failure) => Err(failed(faults::final_one(&failure))),
+    let url = found.get().unwrap_or(&shared.config.url);
+    let endpoint = named(url, &event)?;
+    Ok(Opened { endpoint, driver })
+}
+
+/// The first event, if the first attempt to open the stream brings one.
+async fn first_event(driver: &mut Driver) -> Result<Event, NotOpened> {
+    driver.settled().await;
+    if driver.is_open()
+        && let Some(event) = poll_fn(|cx| driver.poll_connection(cx)).await
+    {
+        return Ok(event);
     }
+    Err(match driver.take_failure() {
+        Some(failure) => judged(*failure),
+        None => NotOpened::NotOffered("no stream".into()),
+    })
 }
 
-fn stream_headers(shared: &Shared, extra: &HeaderMap) -> HeaderMap {
-    let mut headers = shared.post_headers.clone();
-    headers.remove(CONTENT_TYPE);
-    headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
-    add_missing(&mut headers, extra);
-    headers
-}
-
-/// Lets only an event stream pass.
-async fn judge(
-    shared: &Shared,
-    response: Response<Incoming>,
-) -> Result<Response<Incoming>, NotOpened> {
-    let mut failure = match answer::to_get(shared, response, false).await {
-        Stream::Stream(response) => return Ok(response),
-        Stream::Failed(failure) => failure,
-        Stream::Whole(_) | Stream::Accepted => Failure::new(Trouble::NoAnswer, "no stream"),
-    };
+/// What a failure to open the stream says about the server.
+fn judged(mut failure: Failure) -> NotOpened {
     if let Some(challenge) = failure.relay.take() {
-        return Err(NotOpened::Challenge(Box::new(challenge)));
+        return NotOpened::Challenge(Box::new(challenge));
     }
     let may_have_one = match failure.trouble {
         Trouble::Refused(refusal) => {
@@ -125,36 +107,52 @@ async fn judge(
                         | StatusCode::FORBIDDEN
                 )
         }
-        Trouble::WrongType | Trouble::NoAnswer => false,
+        Trouble::WrongType | Trouble::NoAnswer | Trouble::Ended | Trouble::TooLarge => false,
         _ => true,
     };
-    Err(if may_have_one {
+    if may_have_one {
         failed(faults::final_one(&failure))
     } else {
         NotOpened::NotOffered(failure.detail)
-    })
+    }
 }
 
-/// Reads up to the first event, which must name the endpoint.
-async fn endpoint(url: &Uri, body: &mut EventBody) -> Result<Uri, NotOpened> {
-    loop {
-        match poll_fn(|cx| body.poll_item(cx)).await {
-            Ok(Item::Event(event)) => return named(url, &event),
-            Ok(Item::Comment | Item::Retry(_) | Item::IdOnly(_)) => {}
-            Err(BodyEnd::Clean | BodyEnd::TooLarge(_)) => {
-                return Err(NotOpened::NotOffered("the stream had no event".into()));
+/// The GET that opens the stream.
+struct Get {
+    shared: Arc<Shared>,
+    headers: HeaderMap,
+    /// Where the stream was found, after redirects.
+    found: Arc<OnceLock<Uri>>,
+}
+
+impl Opener for Get {
+    fn open(&mut self, _opening: Opening, connected: Connected) -> BoxFuture<Stream> {
+        let (shared, found) = (Arc::clone(&self.shared), Arc::clone(&self.found));
+        let call = Call {
+            method: Method::GET,
+            url: shared.config.url.clone(),
+            headers: self.headers.clone(),
+            body: None,
+            connected,
+        };
+        Box::pin(async move {
+            match driver::send(&shared, &call).await {
+                Ok((url, response)) => {
+                    let _ = found.set(url);
+                    answer::to_get(&shared, response, false).await
+                }
+                Err(failure) => Stream::Failed(failure),
             }
-            Err(BodyEnd::Broken(cause)) => {
-                let detail = format!("the connection broke before the endpoint event: {cause}");
-                let failure = Failure::new(Trouble::NoHead, detail);
-                return Err(failed(faults::final_one(&failure)));
-            }
-            Err(BodyEnd::NoMemory) => {
-                let failure = Failure::new(Trouble::NoMemory, "");
-                return Err(failed(faults::final_one(&failure)));
-            }
-        }
+        })
     }
+}
+
+fn stream_headers(shared: &Shared, extra: &HeaderMap) -> HeaderMap {
+    let mut headers = shared.post_headers.clone();
+    headers.remove(CONTENT_TYPE);
+    headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+    add_missing(&mut headers, extra);
+    headers
 }
 
 /// The endpoint that an event names: inside the origin, because messages and credentials go there.
