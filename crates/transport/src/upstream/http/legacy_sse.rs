@@ -127,28 +127,27 @@ impl Link {
     fn request(
         self: Arc<Self>,
         message: &Message,
-        mut context: RequestContext,
+        context: RequestContext,
     ) -> Result<Reply, Fault> {
         let begun = self.router.begin(message)?;
         // Whether the POST has left is for the exchange to know.
         begun.mark.set_written();
         // In the handshake there is no session yet that could be lost.
         let known = message.method() != Some(&Method::Initialize);
-        let (dispatched, left) = Dispatched::new();
-        let dispatched = std::mem::replace(&mut context.dispatched, dispatched);
-        let posting = Box::pin(self.post_request(begun.message, context, known));
-        let exchange = Exchange::new(posting, left, dispatched, begun.incoming);
-        Ok(Reply::Pipe(Incoming::new(exchange)))
-    }
-
-    async fn post_request(
-        self: Arc<Self>,
-        message: Message,
-        context: RequestContext,
-        known: bool,
-    ) -> Result<(), Fault> {
-        let posting = self.posting(&message, &context.headers, context.dispatched, known);
-        one_way::once(&self.shared, posting, context.deadline).await
+        let RequestContext {
+            headers,
+            deadline,
+            dispatched,
+            ..
+        } = context;
+        let posting = self.posting(&begun.message, &headers, dispatched, known);
+        let delivery = Arc::clone(&posting.delivery);
+        let posting = async move { one_way::once(&self.shared, posting, deadline).await };
+        Ok(Reply::Pipe(Incoming::new(Exchange {
+            posting: Some(Box::pin(posting)),
+            delivery,
+            incoming: Some(begun.incoming),
+        })))
     }
 
     /// `known`: the message belongs to a session that the server may have forgotten.

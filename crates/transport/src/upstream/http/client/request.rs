@@ -1,9 +1,8 @@
 //! A request's body, and whether a connection took it.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -14,34 +13,59 @@ use crate::upstream::Dispatched;
 
 /// What happened to a request's body, shared with the connection that takes it.
 pub(crate) struct Delivery {
-    started: AtomicBool,
+    state: AtomicU8,
     dispatched: Mutex<Dispatched>,
 }
+
+/// No connection has the body.
+const WAITING: u8 = 0;
+/// A connection took the body, so that bytes of it may have left.
+const STARTED: u8 = 1;
+/// No connection gets the body any more.
+const WITHDRAWN: u8 = 2;
 
 impl Delivery {
     pub(crate) fn new(dispatched: Dispatched) -> Arc<Self> {
         Arc::new(Self {
-            started: AtomicBool::new(false),
+            state: AtomicU8::new(WAITING),
             dispatched: Mutex::new(dispatched),
         })
     }
 
     /// Whether a connection took the body, so that bytes of it may have left.
     pub(crate) fn started(&self) -> bool {
-        self.started.load(Ordering::Acquire)
+        self.state.load(Ordering::Acquire) == STARTED
     }
 
     /// Forgets the try before: another one begins.
     pub(crate) fn reset(&self) {
-        self.started.store(false, Ordering::Release);
+        self.step(STARTED, WAITING);
     }
 
-    fn start(&self) {
-        if !self.started.swap(true, Ordering::AcqRel) {
+    /// Takes the body back, also from tries to come; false if a connection may have it already.
+    pub(crate) fn withdraw(&self) -> bool {
+        self.step(WAITING, WITHDRAWN)
+    }
+
+    fn start(&self) -> Result<(), Withdrawn> {
+        if self.step(WAITING, STARTED) {
             self.dispatched.lock().fire();
+            return Ok(());
         }
+        Err(Withdrawn)
+    }
+
+    fn step(&self, from: u8, to: u8) -> bool {
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        let stepped = self.state.compare_exchange(from, to, success, failure);
+        stepped.is_ok()
     }
 }
+
+/// The body was taken back before a connection had it.
+#[derive(Debug, thiserror::Error)]
+#[error("the request was taken back")]
+pub(crate) struct Withdrawn;
 
 /// A request's body: one piece that tells when it is taken, or none.
 pub(crate) struct RequestBody {
@@ -71,19 +95,21 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Withdrawn;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let data = self.data.take();
-        if data.is_some()
-            && let Some(delivery) = &self.delivery
+    ) -> Poll<Option<Result<Frame<Bytes>, Withdrawn>>> {
+        let Some(data) = self.data.take() else {
+            return Poll::Ready(None);
+        };
+        if let Some(delivery) = &self.delivery
+            && let Err(withdrawn) = delivery.start()
         {
-            delivery.start();
+            return Poll::Ready(Some(Err(withdrawn)));
         }
-        Poll::Ready(data.map(|data| Ok(Frame::data(data))))
+        Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -92,5 +118,38 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.data.as_ref().map_or(0, |data| data.len() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    fn body(delivery: &Arc<Delivery>) -> RequestBody {
+        delivery.reset();
+        RequestBody::new(Bytes::from_static(b"{}"), Arc::clone(delivery))
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_back_goes_nowhere() {
+        let (dispatched, left) = Dispatched::new();
+        let delivery = Delivery::new(dispatched);
+        assert!(delivery.withdraw());
+        assert!(body(&delivery).collect().await.is_err());
+        assert!(!delivery.started());
+        drop(delivery);
+        left.await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn what_a_connection_has_is_not_taken_back_before_the_next_try() {
+        let delivery = Delivery::new(Dispatched::default());
+        let sent = body(&delivery).collect().await.unwrap().to_bytes();
+        assert_eq!(sent, "{}");
+        assert!(delivery.started() && !delivery.withdraw());
+        delivery.reset();
+        assert!(delivery.withdraw());
     }
 }
