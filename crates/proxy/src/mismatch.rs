@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use parking_lot::Mutex;
 use shadowcat_mcp::build;
 use shadowcat_mcp::fault;
 use shadowcat_mcp::handshake::{DiscoverResult, InitializeResult, Offer};
@@ -15,11 +16,14 @@ use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::version::{self, Era, ProtocolVersion};
 use shadowcat_transport::upstream;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use crate::session::{Session, Shared};
 
 /// How long a server may take to say what it speaks.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a server that did not say is left alone.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// What an upstream turned out to speak.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,20 +36,40 @@ pub(crate) enum Speaks {
     Unknown,
 }
 
-/// What is known of the upstream's era. Asked once, by whoever needs it first.
+/// What is known of the upstream's era. Asked by whoever needs it first, until there is an answer.
 #[derive(Debug, Default)]
-pub(crate) struct EraOfUpstream(OnceCell<Speaks>);
+pub(crate) struct EraOfUpstream {
+    known: OnceCell<Speaks>,
+    /// A server that said nothing is not asked again before.
+    silent_until: Mutex<Option<Instant>>,
+}
 
 impl EraOfUpstream {
     /// The server answered a modern request as a modern server does.
     fn saw_modern(&self) {
-        let _ = self.0.set(Speaks::Modern(vec![
+        let _ = self.known.set(Speaks::Modern(vec![
             ProtocolVersion::V2026_07_28.as_str().to_owned(),
         ]));
     }
 
     async fn ask(&self, shared: &Shared) -> &Speaks {
-        self.0.get_or_init(|| probe(shared)).await
+        let asked = self.known.get_or_try_init(|| async {
+            if self
+                .silent_until
+                .lock()
+                .is_some_and(|at| Instant::now() < at)
+            {
+                return Err(());
+            }
+            match probe(shared).await {
+                Speaks::Unknown => {
+                    *self.silent_until.lock() = Some(Instant::now() + SILENCE);
+                    Err(())
+                }
+                known => Ok(known),
+            }
+        });
+        asked.await.unwrap_or(&Speaks::Unknown)
     }
 }
 
@@ -76,7 +100,7 @@ pub(crate) async fn explain_to_modern(
         shared.era.saw_modern();
         return (status, response);
     }
-    let may_tell = if shared.era.0.initialized() {
+    let may_tell = if shared.era.known.initialized() {
         is_error(&response)
     } else {
         fault::may_tell_era(status)

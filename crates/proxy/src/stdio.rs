@@ -24,6 +24,9 @@ use tokio_util::task::TaskTracker;
 use crate::mismatch;
 use crate::session::{Outgoing, Outgoings, Session, Shared};
 
+/// How long the errors of what is cut at the end may take to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// See the [module](self).
 pub struct StdioGateway {
     shared: Arc<Shared>,
@@ -40,6 +43,17 @@ struct Connection {
     era: Option<Era>,
     legacy: Option<Arc<Session>>,
     modern: Option<Arc<Session>>,
+    /// Sessions so far.
+    sessions: u64,
+}
+
+impl Connection {
+    fn slot(&mut self, era: Era) -> &mut Option<Arc<Session>> {
+        match era {
+            Era::Legacy => &mut self.legacy,
+            Era::Modern => &mut self.modern,
+        }
+    }
 }
 
 impl StdioGateway {
@@ -55,8 +69,8 @@ impl StdioGateway {
         })
     }
 
-    /// Ends when the session has ended by itself (its upstream is lost and
-    /// `--on-session-loss=propagate` was given).
+    /// Ends when the client's session has ended by itself: its upstream is lost, and losing it is
+    /// to be passed on or cannot be mended.
     pub async fn lost(&self) {
         self.over.cancelled().await;
     }
@@ -65,39 +79,63 @@ impl StdioGateway {
     pub async fn drain(&self, patience: Duration) {
         self.answers.close();
         let _ = tokio::time::timeout(patience, self.answers.wait()).await;
-        self.end().await;
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.answers.wait()).await;
-    }
-
-    async fn end(&self) {
         let (legacy, modern) = {
             let mut connection = self.connection.lock();
             (connection.legacy.take(), connection.modern.take())
         };
-        for session in legacy.into_iter().chain(modern) {
-            session.end().await;
-        }
+        let ending = legacy.into_iter().chain(modern);
+        futures_util::future::join_all(ending.map(|session| async move { session.end().await }))
+            .await;
+        let _ = tokio::time::timeout(LAST_WORDS, self.answers.wait()).await;
     }
 
     fn session(self: &Arc<Self>, era: Era) -> Arc<Session> {
         let mut connection = self.connection.lock();
-        let slot = match era {
-            Era::Legacy => &mut connection.legacy,
-            Era::Modern => &mut connection.modern,
-        };
-        let session = slot.get_or_insert_with(|| {
-            let session = Session::new(Arc::clone(&self.shared), SessionKey(0), era);
-            session.standalone.use_pipe(Arc::clone(&self.sink));
-            let (gateway, watched) = (Arc::downgrade(self), Arc::clone(&session));
-            tokio::spawn(async move {
-                watched.ended().await;
-                if let Some(gateway) = gateway.upgrade() {
-                    gateway.over.cancel();
-                }
-            });
-            session
+        if let Some(session) = connection.slot(era) {
+            return Arc::clone(session);
+        }
+        connection.sessions += 1;
+        let key = SessionKey(connection.sessions);
+        let session = Session::new(Arc::clone(&self.shared), key, era);
+        session.standalone.use_pipe(Arc::clone(&self.sink));
+        *connection.slot(era) = Some(Arc::clone(&session));
+        drop(connection);
+        let (gateway, watched) = (Arc::downgrade(self), Arc::clone(&session));
+        tokio::spawn(async move {
+            watched.ended().await;
+            if let Some(gateway) = gateway.upgrade() {
+                gateway.ended(&watched);
+            }
         });
-        Arc::clone(session)
+        session
+    }
+
+    /// A session has ended. Where it was still the connection's, nobody of ours ended it; one that
+    /// never got through its handshake makes room for another try.
+    fn ended(&self, session: &Arc<Session>) {
+        let mut connection = self.connection.lock();
+        let slot = connection.slot(session.era());
+        if slot.as_ref().is_none_or(|slot| !Arc::ptr_eq(slot, session)) {
+            return;
+        }
+        *slot = None;
+        drop(connection);
+        if session.era() == Era::Modern || session.negotiated().is_some() {
+            self.over.cancel();
+        }
+    }
+
+    /// Ends the session of this era, if there is one, in favour of another.
+    fn discard(&self, era: Era, only: Option<&Arc<Session>>) {
+        let mut connection = self.connection.lock();
+        let slot = connection.slot(era);
+        if only.is_some_and(|only| slot.as_ref().is_none_or(|slot| !Arc::ptr_eq(slot, only))) {
+            return;
+        }
+        if let Some(session) = slot.take() {
+            drop(connection);
+            tokio::spawn(async move { session.end().await });
+        }
     }
 
     async fn one(self: &Arc<Self>, message: Message) {
@@ -108,6 +146,8 @@ impl StdioGateway {
         };
         if known.is_none() && classify::decides_era(&message) {
             self.connection.lock().era = Some(era);
+            // What only looked for the era is not needed any more.
+            self.discard(other(era), None);
         }
         match message.kind() {
             Kind::Request {
@@ -141,7 +181,7 @@ impl StdioGateway {
 
     async fn initialize(self: &Arc<Self>, message: Message, id: RequestId) {
         let session = self.session(Era::Legacy);
-        if let Err(error) = session.begin_handshake(&message) {
+        if let Err(error) = session.begin_handshake(&message, &HeaderMap::new()) {
             let _ = self.sink.send(error.to_response(&id)).await;
             return;
         }
@@ -160,12 +200,13 @@ impl StdioGateway {
         self.answers.spawn(async move {
             while let Some(outgoing) = outgoings.next().await {
                 let message = match outgoing {
-                    Outgoing::StreamOpened => continue,
-                    Outgoing::Message(message) => message,
                     Outgoing::Response {
                         status, message, ..
                     } => gateway.explain(&session, &request, status, message).await,
-                    Outgoing::Challenge { status, .. } => challenge(&request, status),
+                    other => match other.into_message() {
+                        Some(message) => message,
+                        None => continue,
+                    },
                 };
                 if gateway.sink.send(message).await.is_err() {
                     return;
@@ -176,7 +217,7 @@ impl StdioGateway {
 
     async fn explain(
         &self,
-        session: &Session,
+        session: &Arc<Session>,
         request: &Message,
         status: StatusCode,
         response: Message,
@@ -188,7 +229,12 @@ impl StdioGateway {
                     .1
             }
             Era::Legacy if request.method() == Some(&Method::Initialize) => {
-                mismatch::explain_to_legacy(session, request, response).await
+                let explained = mismatch::explain_to_legacy(session, request, response).await;
+                if session.negotiated().is_none() {
+                    // The client may try again.
+                    self.discard(Era::Legacy, Some(session));
+                }
+                explained
             }
             Era::Legacy => response,
         }
@@ -216,15 +262,11 @@ impl StdioGateway {
     }
 }
 
-/// A challenge cannot be relayed over a pipe: the error says what to do instead.
-fn challenge(request: &Message, status: StatusCode) -> Message {
-    use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
-    let fault = Fault::new(Side::Upstream, FaultKind::Unauthorized, Executed::No).because(format!(
-        "the server answered {status}: give it credentials with --header 'Authorization: Bearer ${{TOKEN}}'"
-    ));
-    match request.kind() {
-        Kind::Request { id, .. } => fault.to_response(id),
-        _ => Rejection::InvalidRequest(fault.to_string()).to_response(None),
+/// The era that a connection is not of.
+fn other(era: Era) -> Era {
+    match era {
+        Era::Legacy => Era::Modern,
+        Era::Modern => Era::Legacy,
     }
 }
 
@@ -239,8 +281,6 @@ impl StdioService for StdioGateway {
     }
 
     fn eof(self: Arc<Self>) -> BoxFuture<()> {
-        Box::pin(async move {
-            self.end().await;
-        })
+        Box::pin(async move { self.drain(Duration::ZERO).await })
     }
 }

@@ -36,6 +36,15 @@ pub async fn check(make: Make<'_>) {
     time_to_live_ends_everything(make).await;
     a_finished_stream_takes_no_more(make).await;
     a_page_is_bounded(make).await;
+    a_gap_is_told_once(make).await;
+    a_replaced_reader_has_no_say(make).await;
+    what_was_delivered_goes_before_an_append_waits(make).await;
+    the_total_bound_takes_the_oldest_notifications(make).await;
+    the_total_bound_never_takes_what_must_stay(make).await;
+    a_crowded_reader_is_waited_for(make).await;
+    a_delivered_stream_rests_before_it_goes(make).await;
+    a_log_tells_what_it_holds(make).await;
+    nothing_is_kept_before_the_first_event(make).await;
 }
 
 struct Fixture {
@@ -174,7 +183,7 @@ async fn responses_and_server_requests_stay(make: Make<'_>) {
 async fn an_attached_reader_makes_appends_wait(make: Make<'_>) {
     let f = Fixture::new(make, small());
     f.note(60).await;
-    f.log.set_reader(SESSION, STREAM, true).await;
+    f.log.attach(SESSION, STREAM, 1).await;
     assert_eq!(
         f.append(STREAM, Class::Notification, 60).await,
         Err(AppendError::Full)
@@ -238,7 +247,7 @@ async fn time_to_live_ends_everything(make: Make<'_>) {
     f.log.expire(f.now + Duration::from_secs(299)).await;
     assert_eq!(f.log.usage().bytes, 10);
     f.log.expire(f.now + Duration::from_secs(300)).await;
-    assert_eq!(f.log.usage().bytes, 0);
+    assert_eq!((f.log.usage().bytes, f.log.usage().expired_unread), (0, 1));
     let page = f.read(0).await;
     assert_eq!((page.records.len(), page.missed), (0, 1), "the gap is told");
     f.log.finish(SESSION, STREAM, f.now).await;
@@ -272,4 +281,169 @@ async fn a_page_is_bounded(make: Make<'_>) {
         (vec![3], true),
         "at least one record"
     );
+}
+
+async fn a_gap_is_told_once(make: Make<'_>) {
+    let f = Fixture::new(make, small());
+    for _ in 0..5 {
+        f.note(40).await;
+    }
+    let page = f.log.read(SESSION, id(0), 1, f.now).await.expect("read");
+    assert_eq!((sequences(&page), page.missed), (vec![4], 3));
+    assert_eq!(page.position, id(4));
+    f.log.expire(f.now + small().ttl).await;
+    let page = f.read(4).await;
+    assert_eq!((page.missed, page.position), (1, id(5)));
+    let page = f.read(5).await;
+    assert_eq!((page.missed, page.position), (0, id(5)));
+}
+
+async fn a_replaced_reader_has_no_say(make: Make<'_>) {
+    let f = Fixture::new(make, small());
+    f.note(60).await;
+    f.log.attach(SESSION, STREAM, 2).await;
+    f.log.attach(SESSION, STREAM, 1).await;
+    f.log.detach(SESSION, STREAM, 1).await;
+    let full = f.append(STREAM, Class::Notification, 60).await;
+    assert_eq!(full, Err(AppendError::Full), "the second is in charge");
+    f.log.detach(SESSION, STREAM, 2).await;
+    f.log.attach(SESSION, STREAM, 2).await;
+    assert_eq!(f.append(STREAM, Class::Notification, 60).await, Ok(id(2)));
+    assert_eq!(f.log.usage().notifications_given_up, 1);
+}
+
+async fn what_was_delivered_goes_before_an_append_waits(make: Make<'_>) {
+    let f = Fixture::new(make, small());
+    f.note(40).await;
+    f.note(40).await;
+    f.log.attach(SESSION, STREAM, 1).await;
+    f.log.read(SESSION, id(0), 1, f.now).await.expect("read");
+    assert_eq!(f.append(STREAM, Class::Response, 60).await, Ok(id(3)));
+    assert_eq!(sequences(&f.read(1).await), [2, 3]);
+    assert_eq!(f.log.usage().notifications_given_up, 0);
+}
+
+/// Bounds that the overhead of a few streams does not matter to.
+fn wide() -> Limits {
+    Limits {
+        stream_bytes: 500_000,
+        total_bytes: 1_000_000,
+        ..small()
+    }
+}
+
+async fn the_total_bound_takes_the_oldest_notifications(make: Make<'_>) {
+    let f = Fixture::new(make, wide());
+    let other = StreamNumber(9);
+    for stream in [other, STREAM, other, STREAM] {
+        let appended = f.append(stream, Class::Notification, 240_000).await;
+        appended.expect("append");
+    }
+    f.log.attach(SESSION, STREAM, 1).await;
+    let last = f.append(StreamNumber(10), Class::Notification, 240_000);
+    last.await.expect("append");
+    let page = |stream, sequence| {
+        let cursor = EventId { stream, sequence };
+        f.log.read(SESSION, cursor, usize::MAX, f.now)
+    };
+    let page_of_other = page(other, 0).await.expect("read");
+    assert_eq!(sequences(&page_of_other), [2], "its oldest went");
+    assert_eq!(sequences(&page(STREAM, 0).await.expect("read")), [1, 2]);
+    assert_eq!(f.log.usage().notifications_given_up, 1);
+}
+
+async fn the_total_bound_never_takes_what_must_stay(make: Make<'_>) {
+    let f = Fixture::new(make, wide());
+    for stream in 1..=6 {
+        let stream = StreamNumber(stream);
+        f.append(stream, Class::Response, 300_000)
+            .await
+            .expect("append");
+        f.log.finish(SESSION, stream, f.now).await;
+    }
+    assert_eq!(f.log.usage().bytes, 1_800_000);
+    let beyond = StreamNumber(7);
+    let first = f.append(beyond, Class::Notification, 10).await;
+    assert_eq!(
+        first,
+        Ok(EventId {
+            stream: beyond,
+            sequence: 1
+        })
+    );
+    assert_eq!(
+        f.log.usage().bytes,
+        1_800_000,
+        "a notification finds no room"
+    );
+    assert_eq!(f.log.usage().notifications_given_up, 1);
+    assert_eq!(f.log.usage().streams_given_up, 0);
+}
+
+async fn a_crowded_reader_is_waited_for(make: Make<'_>) {
+    let f = Fixture::new(make, wide());
+    for stream in 10..14 {
+        let stream = StreamNumber(stream);
+        f.append(stream, Class::Response, 300_000)
+            .await
+            .expect("append");
+    }
+    f.log.open(SESSION, STREAM, f.now).await;
+    f.log.attach(SESSION, STREAM, 1).await;
+    assert_eq!(f.note(10).await, id(1), "one at a time passes");
+    let full = f.append(STREAM, Class::Notification, 10).await;
+    assert_eq!(full, Err(AppendError::Full));
+    assert_eq!(sequences(&f.read(0).await), [1]);
+    assert_eq!(f.note(10).await, id(2));
+}
+
+async fn a_delivered_stream_rests_before_it_goes(make: Make<'_>) {
+    let mut f = Fixture::new(make, wide());
+    let done = StreamNumber(1);
+    f.append(done, Class::Response, 450_000)
+        .await
+        .expect("append");
+    f.log.finish(SESSION, done, f.now).await;
+    let cursor = EventId::start(done);
+    let read = f.log.read(SESSION, cursor, usize::MAX, f.now).await;
+    read.expect("read");
+    f.note(300_000).await;
+    f.note(100_000).await;
+    f.now += Duration::from_secs(29);
+    f.append(StreamNumber(4), Class::Response, 300_000)
+        .await
+        .expect("append");
+    assert_eq!(f.log.usage().streams_given_up, 0, "notifications go first");
+    assert_eq!(f.log.usage().notifications_given_up, 1);
+    f.append(StreamNumber(5), Class::Response, 400_000)
+        .await
+        .expect("append");
+    assert_eq!(
+        f.log.usage().streams_given_up,
+        1,
+        "the bound comes before the rest"
+    );
+}
+
+async fn a_log_tells_what_it_holds(make: Make<'_>) {
+    let f = Fixture::new(make, small());
+    f.append(STREAM, Class::ServerRequest, 30)
+        .await
+        .expect("append");
+    f.note(40).await;
+    f.note(60).await;
+    for (sequence, held) in [(1, true), (2, false), (3, true), (4, false)] {
+        assert_eq!(f.log.holds(SESSION, id(sequence)).await, held, "{sequence}");
+    }
+}
+
+async fn nothing_is_kept_before_the_first_event(make: Make<'_>) {
+    let f = Fixture::new(make, small());
+    f.log.attach(SESSION, STREAM, 1).await;
+    f.log.detach(SESSION, STREAM, 1).await;
+    f.log.finish(SESSION, STREAM, f.now).await;
+    f.log.forget(SESSION).await;
+    assert!(f.log.read(SESSION, id(0), 1, f.now).await.is_err());
+    assert!(!f.log.holds(SESSION, id(1)).await);
+    assert_eq!((f.log.usage().bytes, f.log.usage().streams), (0, 0));
 }

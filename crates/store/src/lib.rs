@@ -63,8 +63,10 @@ pub struct Record {
 pub struct Page {
     /// The records after the cursor, in order; empty when there is nothing new.
     pub records: Vec<Record>,
-    /// How many records between the cursor and the first of `records` had been given up.
+    /// How many records between the cursor and [`Page::position`] had been given up.
     pub missed: u64,
+    /// Where to read on from. Reading from there again never tells of the same gap twice.
+    pub position: EventId,
     /// Whether the stream is finished and `records` reaches its end.
     pub finished: bool,
 }
@@ -117,14 +119,20 @@ impl Default for Limits {
 ///   position before the first record: a priming event carries it.
 /// - **Order.** A read returns records in append order, exclusively after the cursor, each once.
 /// - **Bounds.** A stream holds at most its bound in payload bytes, except that one larger record
-///   is kept alone. All streams together hold at most the total bound, beyond which only responses
-///   and server requests are taken (their number is bounded by the exchanges in flight).
-/// - **Giving up.** When the total is reached, finished streams go first, oldest first (one whose
-///   records were all delivered after a short rest); then, where no reader is attached, the oldest
-///   notifications. A response or a server request is given up only when its time to live is over,
-///   or its stream's session is forgotten. What is given up is counted.
+///   is kept alone, and that responses and server requests are always taken (their number is
+///   bounded by the exchanges in flight). All streams together hold at most the total bound, with
+///   the same exceptions.
+/// - **Giving up.** In a full stream the delivered notifications go first, the oldest before the
+///   others; then an append waits for an attached reader ([`AppendError::Full`]); without a reader
+///   the oldest unread notifications go. When the total is reached: finished streams whose records
+///   were all delivered, after a short rest, oldest first; then, over all streams, the oldest
+///   notifications that were delivered or have no reader; then delivered finished streams without
+///   their rest. A response or a server request that was not delivered is given up only when its
+///   time to live is over, or its session is forgotten. What is given up unread is counted.
 /// - **Evicted cursor.** A reader whose cursor points at given-up records gets what is left, and
 ///   [`Page::missed`] says how many are gone.
+/// - **Readers.** Readers of a stream are numbered by their owner; the highest number attached so
+///   far is in charge, and what a replaced one says later has no effect.
 /// - **Nothing before the first event.** A stream costs nothing before it is opened or appended to.
 pub trait EventLog: Send + Sync + 'static {
     /// Makes a stream known, so that sequence 0 of it can be read from. Idempotent.
@@ -158,14 +166,15 @@ pub trait EventLog: Send + Sync + 'static {
         now: Instant,
     ) -> BoxFuture<'_, Result<Page, ReadError>>;
 
-    /// Says whether a reader is attached to the stream: while one is, an append waits rather than
-    /// giving up what was not read.
-    fn set_reader(
-        &self,
-        session: SessionKey,
-        stream: StreamNumber,
-        attached: bool,
-    ) -> BoxFuture<'_, ()>;
+    /// A reader is in charge of the stream from now on: while it is, an append waits rather than
+    /// giving up what was not read. No effect on an unknown stream, or after a higher number.
+    fn attach(&self, session: SessionKey, stream: StreamNumber, reader: u64) -> BoxFuture<'_, ()>;
+
+    /// The reader is gone. No effect if another one is in charge.
+    fn detach(&self, session: SessionKey, stream: StreamNumber, reader: u64) -> BoxFuture<'_, ()>;
+
+    /// Whether the record of this id is still held.
+    fn holds(&self, session: SessionKey, id: EventId) -> BoxFuture<'_, bool>;
 
     /// No more appends will come.
     fn finish(&self, session: SessionKey, stream: StreamNumber, now: Instant) -> BoxFuture<'_, ()>;
@@ -187,8 +196,10 @@ pub struct Usage {
     pub bytes: usize,
     /// Streams held now.
     pub streams: usize,
-    /// Notifications given up for want of room, since the start.
+    /// Unread notifications given up for want of room, since the start.
     pub notifications_given_up: u64,
     /// Finished streams given up before their time to live was over, since the start.
     pub streams_given_up: u64,
+    /// Records whose time to live was over before anybody read them, since the start.
+    pub expired_unread: u64,
 }

@@ -1,18 +1,22 @@
 //! The memory backend: a ring per stream, bounded in bytes, gone with the process.
 //!
-//! One mutex guards everything: an append or a read holds it for well under a microsecond, and
-//! the bound over all streams needs one place that sees them all.
+//! One mutex guards everything: an append or a read holds it for about a microsecond, and the
+//! bound over all streams needs one place that sees them all. What may go first when that bound is
+//! reached stands first in an index, so that giving up costs no search.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod stream;
+
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{
-    AppendError, BoxFuture, Class, Delivery, EventId, EventLog, Limits, Page, ReadError, Record,
+    AppendError, BoxFuture, Class, Delivery, EventId, EventLog, Limits, Page, ReadError,
     SessionKey, StreamNumber, Usage,
 };
+use stream::{Stored, Stream};
 
 /// How long a finished stream whose records were all delivered rests before it may be given up
 /// for room: the client may not have received what left last.
@@ -32,29 +36,14 @@ pub struct MemoryLog {
 #[derive(Debug, Default)]
 struct Inner {
     sessions: HashMap<SessionKey, HashMap<StreamNumber, Stream>>,
-    /// Finished streams by the time of their end, for giving up the oldest first.
+    /// Finished streams by the time of their end.
     finished: BTreeSet<(Instant, SessionKey, StreamNumber)>,
+    /// Those of them that were delivered to the end.
+    delivered: BTreeSet<(Instant, SessionKey, StreamNumber)>,
+    /// Streams with a notification that may go, by the arrival of the oldest.
+    spare: BTreeSet<(u64, SessionKey, StreamNumber)>,
+    arrivals: u64,
     usage: Usage,
-}
-
-#[derive(Debug, Default)]
-struct Stream {
-    records: VecDeque<Stored>,
-    bytes: usize,
-    /// Sequence of the newest record ever appended.
-    last: u64,
-    /// Sequence up to which records were delivered to a reader.
-    delivered: u64,
-    reader: bool,
-    finished: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Stored {
-    sequence: u64,
-    class: Class,
-    payload: Bytes,
-    at: Instant,
 }
 
 impl MemoryLog {
@@ -68,45 +57,8 @@ impl MemoryLog {
     }
 }
 
-impl Stream {
-    /// Removes the oldest record that `may_go` allows. Returns its size.
-    fn give_up_first(&mut self, may_go: impl Fn(&Stored) -> bool) -> Option<usize> {
-        let index = self.records.iter().position(may_go)?;
-        let size = self.records.remove(index)?.payload.len();
-        self.bytes -= size;
-        Some(size)
-    }
-
-    /// Makes room for `incoming` bytes under `bound`. Delivered records go first, then, without a
-    /// reader, notifications. Returns the bytes freed and the unread notifications given up, or
-    /// `Full` when only a reader's progress can help.
-    fn make_room(&mut self, incoming: usize, bound: usize) -> Result<(usize, u64), AppendError> {
-        let (mut freed, mut lost) = (0, 0);
-        while self.bytes + incoming > bound && !self.records.is_empty() {
-            let delivered = self.delivered;
-            if let Some(size) =
-                self.give_up_first(|r| r.sequence <= delivered && r.class == Class::Notification)
-            {
-                freed += size;
-            } else if self.reader && self.delivered < self.last {
-                return Err(AppendError::Full);
-            } else if let Some(size) = self.give_up_first(|r| r.class == Class::Notification) {
-                freed += size;
-                lost += 1;
-            } else {
-                break;
-            }
-        }
-        Ok((freed, lost))
-    }
-}
-
 impl Inner {
-    fn stream(&mut self, session: SessionKey, stream: StreamNumber) -> Option<&mut Stream> {
-        self.sessions.get_mut(&session)?.get_mut(&stream)
-    }
-
-    fn open(&mut self, session: SessionKey, stream: StreamNumber) -> &mut Stream {
+    fn open(&mut self, session: SessionKey, stream: StreamNumber) {
         let usage = &mut self.usage;
         self.sessions
             .entry(session)
@@ -115,7 +67,37 @@ impl Inner {
             .or_insert_with(|| {
                 usage.streams += 1;
                 Stream::default()
-            })
+            });
+    }
+
+    /// Changes a stream and keeps the indexes true. `None` if it is unknown.
+    fn change<T>(
+        &mut self,
+        session: SessionKey,
+        stream: StreamNumber,
+        change: impl FnOnce(&mut Stream, &mut Usage) -> T,
+    ) -> Option<T> {
+        let entry = self.sessions.get_mut(&session)?.get_mut(&stream)?;
+        let before = (entry.spare(), entry.finished, entry.is_delivered());
+        let result = change(entry, &mut self.usage);
+        let after = (entry.spare(), entry.finished, entry.is_delivered());
+        if before.0 != after.0 {
+            if let Some(arrival) = before.0 {
+                self.spare.remove(&(arrival, session, stream));
+            }
+            if let Some(arrival) = after.0 {
+                self.spare.insert((arrival, session, stream));
+            }
+        }
+        if let Some(at) = after.1 {
+            if before.1.is_none() {
+                self.finished.insert((at, session, stream));
+            }
+            if after.2 && !before.2 {
+                self.delivered.insert((at, session, stream));
+            }
+        }
+        Some(result)
     }
 
     fn remove(&mut self, session: SessionKey, stream: StreamNumber) {
@@ -127,6 +109,10 @@ impl Inner {
             self.usage.streams -= 1;
             if let Some(at) = gone.finished {
                 self.finished.remove(&(at, session, stream));
+                self.delivered.remove(&(at, session, stream));
+            }
+            if let Some(arrival) = gone.spare() {
+                self.spare.remove(&(arrival, session, stream));
             }
         }
         if streams.is_empty() {
@@ -139,70 +125,117 @@ impl Inner {
         self.usage.bytes + self.usage.streams * STREAM_OVERHEAD
     }
 
-    /// Brings the total under `bound`: finished streams that were delivered first, the rested ones
-    /// before the others, then notifications of streams that nobody reads.
+    /// Brings the total under `bound` as far as the contract allows.
     fn shrink(&mut self, bound: usize, now: Instant) {
-        for rest in [DELIVERED_REST, Duration::ZERO] {
-            while self.held() > bound {
-                let Some((_, session, stream)) = self.oldest_delivered(rest, now) else {
-                    break;
-                };
-                self.usage.streams_given_up += 1;
-                self.remove(session, stream);
-            }
-        }
-        if self.held() > bound {
-            self.shrink_notifications(bound);
-        }
-    }
-
-    fn oldest_delivered(
-        &self,
-        rest: Duration,
-        now: Instant,
-    ) -> Option<(Instant, SessionKey, StreamNumber)> {
-        let rested = |at: Instant| now.saturating_duration_since(at) >= rest;
-        let delivered = |session: &SessionKey, stream: &StreamNumber| {
-            let found = self
-                .sessions
-                .get(session)
-                .and_then(|streams| streams.get(stream));
-            found.is_some_and(|stream: &Stream| stream.delivered >= stream.last)
-        };
-        let finished = self.finished.iter().take_while(|(at, ..)| rested(*at));
-        finished
-            .copied()
-            .find(|(_, session, stream)| delivered(session, stream))
-    }
-
-    fn shrink_notifications(&mut self, bound: usize) {
-        let Self {
-            sessions, usage, ..
-        } = self;
-        for stream in sessions
-            .values_mut()
-            .flat_map(HashMap::values_mut)
-            .filter(|s| !s.reader)
+        self.give_up_finished(bound, DELIVERED_REST, now);
+        while self.held() > bound
+            && let Some(&(_, session, stream)) = self.spare.first()
         {
-            while usage.bytes > bound {
-                let delivered = stream.delivered;
-                let Some(record) = stream
-                    .records
-                    .iter()
-                    .find(|r| r.class == Class::Notification)
-                else {
-                    break;
-                };
-                if record.sequence > delivered {
-                    usage.notifications_given_up += 1;
+            let given_up = self.change(session, stream, |stream, usage| {
+                if let Some(gone) = stream.give_up_oldest() {
+                    usage.bytes -= gone.bytes;
+                    usage.notifications_given_up += u64::from(gone.unread);
                 }
-                let sequence = record.sequence;
-                usage.bytes -= stream
-                    .give_up_first(|r| r.sequence == sequence)
-                    .unwrap_or(0);
-            }
-            if usage.bytes <= bound {
+            });
+            if given_up.is_none() {
                 return;
+            }
+        }
+        self.give_up_finished(bound, Duration::ZERO, now);
+    }
+
+    fn give_up_finished(&mut self, bound: usize, rest: Duration, now: Instant) {
+        while self.held() > bound
+            && let Some(&(at, session, stream)) = self.delivered.first()
+            && now.saturating_duration_since(at) >= rest
+        {
+            self.usage.streams_given_up += 1;
+            self.remove(session, stream);
+        }
+    }
+
+    fn append(
+        &mut self,
+        limits: &Limits,
+        id: (SessionKey, StreamNumber),
+        record: (Class, Bytes, Delivery),
+        now: Instant,
+    ) -> Result<EventId, AppendError> {
+        let ((session, stream), (class, payload, delivery)) = (id, record);
+        let size = payload.len();
+        self.open(session, stream);
+        let room = self.change(session, stream, |stream, usage| {
+            if stream.finished.is_some() {
+                return Err(AppendError::Closed);
+            }
+            stream.make_room(size, limits.stream_bytes, |gone| {
+                usage.bytes -= gone.bytes;
+                usage.notifications_given_up += u64::from(gone.unread);
+            })
+        });
+        room.unwrap_or(Err(AppendError::Closed))?;
+        let bound = limits.total_bytes.saturating_sub(size);
+        if self.held() > bound {
+            self.shrink(bound, now);
+        }
+        let crowded = class == Class::Notification && self.held() > bound;
+        self.arrivals += 1;
+        let arrival = self.arrivals;
+        let appended = self.change(session, stream, |entry, usage| {
+            if crowded && entry.reader.is_some() && entry.has_unread() {
+                return Err(AppendError::Full);
+            }
+            entry.last += 1;
+            if delivery == Delivery::Live {
+                entry.delivered = entry.last;
+            }
+            let sequence = entry.last;
+            if crowded && entry.reader.is_none() {
+                // Given up at once: there is nothing else that may go.
+                usage.notifications_given_up += u64::from(delivery == Delivery::Pending);
+            } else {
+                usage.bytes += size;
+                entry.push(Stored {
+                    sequence,
+                    arrival,
+                    class,
+                    payload,
+                    at: now,
+                });
+            }
+            Ok(EventId { stream, sequence })
+        });
+        appended.unwrap_or(Err(AppendError::Closed))
+    }
+
+    fn expire(&mut self, now: Instant, ttl: Duration) {
+        while let Some(&(at, session, stream)) = self.finished.first()
+            && now.saturating_duration_since(at) >= ttl
+        {
+            let _ = self.change(session, stream, |stream, usage| {
+                let (freed, unread) = stream.expire(now, ttl);
+                usage.bytes -= freed;
+                usage.expired_unread += unread;
+            });
+            self.remove(session, stream);
+        }
+        let Self {
+            sessions,
+            spare,
+            usage,
+            ..
+        } = self;
+        for (session, streams) in sessions {
+            for (number, stream) in streams {
+                let before = stream.spare();
+                let (freed, unread) = stream.expire(now, ttl);
+                usage.bytes -= freed;
+                usage.expired_unread += unread;
+                let after = stream.spare();
+                if before != after {
+                    spare.extend(after.map(|arrival| (arrival, *session, *number)));
+                    before.map(|arrival| spare.remove(&(arrival, *session, *number)));
+                }
             }
         }
     }
@@ -223,40 +256,12 @@ impl EventLog for MemoryLog {
         delivery: Delivery,
         now: Instant,
     ) -> BoxFuture<'_, Result<EventId, AppendError>> {
-        let mut inner = self.inner.lock();
-        let size = payload.len();
-        let entry = inner.open(session, stream);
-        let result = if entry.finished.is_some() {
-            Err(AppendError::Closed)
-        } else {
-            entry
-                .make_room(size, self.limits.stream_bytes)
-                .map(|(freed, lost)| {
-                    entry.last += 1;
-                    entry.bytes += size;
-                    if delivery == Delivery::Live {
-                        entry.delivered = entry.last;
-                    }
-                    let sequence = entry.last;
-                    entry.records.push_back(Stored {
-                        sequence,
-                        class,
-                        payload,
-                        at: now,
-                    });
-                    (EventId { stream, sequence }, freed, lost)
-                })
-        };
-        let result = result.map(|(id, freed, lost)| {
-            inner.usage.bytes = inner.usage.bytes + size - freed;
-            inner.usage.notifications_given_up += lost;
-            if inner.held() > self.limits.total_bytes {
-                inner.shrink(self.limits.total_bytes, now);
-            }
-            id
-        });
-        drop(inner);
-        Box::pin(std::future::ready(result))
+        let record = (class, payload, delivery);
+        let appended = self
+            .inner
+            .lock()
+            .append(&self.limits, (session, stream), record, now);
+        Box::pin(std::future::ready(appended))
     }
 
     fn read(
@@ -266,38 +271,49 @@ impl EventLog for MemoryLog {
         max_bytes: usize,
         _now: Instant,
     ) -> BoxFuture<'_, Result<Page, ReadError>> {
-        let mut inner = self.inner.lock();
-        let page = match inner.stream(session, cursor.stream) {
-            Some(stream) if cursor.sequence <= stream.last => {
-                Ok(page_after(stream, cursor, max_bytes))
-            }
-            _ => Err(ReadError::Unknown),
-        };
-        drop(inner);
-        Box::pin(std::future::ready(page))
+        let page = self
+            .inner
+            .lock()
+            .change(session, cursor.stream, |stream, _| {
+                (cursor.sequence <= stream.last).then(|| stream.page_after(cursor, max_bytes))
+            });
+        Box::pin(std::future::ready(page.flatten().ok_or(ReadError::Unknown)))
     }
 
-    fn set_reader(
-        &self,
-        session: SessionKey,
-        stream: StreamNumber,
-        attached: bool,
-    ) -> BoxFuture<'_, ()> {
-        if let Some(stream) = self.inner.lock().stream(session, stream) {
-            stream.reader = attached;
-        }
+    fn attach(&self, session: SessionKey, stream: StreamNumber, reader: u64) -> BoxFuture<'_, ()> {
+        let _ = self.inner.lock().change(session, stream, |stream, _| {
+            if reader > stream.highest_reader {
+                stream.highest_reader = reader;
+                stream.reader = Some(reader);
+            }
+        });
         Box::pin(std::future::ready(()))
     }
 
-    fn finish(&self, session: SessionKey, stream: StreamNumber, now: Instant) -> BoxFuture<'_, ()> {
-        let mut inner = self.inner.lock();
-        if let Some(entry) = inner.stream(session, stream)
-            && entry.finished.is_none()
-        {
-            entry.finished = Some(now);
-            inner.finished.insert((now, session, stream));
-        }
+    fn detach(&self, session: SessionKey, stream: StreamNumber, reader: u64) -> BoxFuture<'_, ()> {
+        let _ = self.inner.lock().change(session, stream, |stream, _| {
+            if stream.reader == Some(reader) {
+                stream.reader = None;
+            }
+        });
+        Box::pin(std::future::ready(()))
+    }
+
+    fn holds(&self, session: SessionKey, id: EventId) -> BoxFuture<'_, bool> {
+        let inner = self.inner.lock();
+        let stream = inner
+            .sessions
+            .get(&session)
+            .and_then(|streams| streams.get(&id.stream));
+        let holds = stream.is_some_and(|stream| stream.holds(id.sequence));
         drop(inner);
+        Box::pin(std::future::ready(holds))
+    }
+
+    fn finish(&self, session: SessionKey, stream: StreamNumber, now: Instant) -> BoxFuture<'_, ()> {
+        let _ = self.inner.lock().change(session, stream, |stream, _| {
+            stream.finished.get_or_insert(now);
+        });
         Box::pin(std::future::ready(()))
     }
 
@@ -318,34 +334,7 @@ impl EventLog for MemoryLog {
     }
 
     fn expire(&self, now: Instant) -> BoxFuture<'_, ()> {
-        let ttl = self.limits.ttl;
-        let old = |at: Instant| now.saturating_duration_since(at) >= ttl;
-        let mut inner = self.inner.lock();
-        let gone: Vec<_> = inner
-            .finished
-            .iter()
-            .take_while(|(at, ..)| old(*at))
-            .copied()
-            .collect();
-        for (_, session, stream) in gone {
-            inner.remove(session, stream);
-        }
-        let Inner {
-            sessions, usage, ..
-        } = &mut *inner;
-        for stream in sessions.values_mut().flat_map(HashMap::values_mut) {
-            while stream.records.front().is_some_and(|record| old(record.at)) {
-                let Some(record) = stream.records.pop_front() else {
-                    break;
-                };
-                stream.bytes -= record.payload.len();
-                usage.bytes -= record.payload.len();
-                if record.sequence > stream.delivered && record.class == Class::Notification {
-                    usage.notifications_given_up += 1;
-                }
-            }
-        }
-        drop(inner);
+        self.inner.lock().expire(now, self.limits.ttl);
         Box::pin(std::future::ready(()))
     }
 
@@ -354,80 +343,5 @@ impl EventLog for MemoryLog {
     }
 }
 
-/// The records after `cursor`, up to `max_bytes` but at least one; they count as delivered.
-fn page_after(stream: &mut Stream, cursor: EventId, max_bytes: usize) -> Page {
-    let mut records = Vec::new();
-    let (mut bytes, mut position, mut missed) = (0, cursor.sequence, 0);
-    let from = stream
-        .records
-        .partition_point(|record| record.sequence <= cursor.sequence);
-    for stored in stream.records.iter().skip(from) {
-        if !records.is_empty() && bytes + stored.payload.len() > max_bytes {
-            break;
-        }
-        missed += stored.sequence - position - 1;
-        position = stored.sequence;
-        bytes += stored.payload.len();
-        records.push(Record {
-            id: EventId {
-                stream: cursor.stream,
-                sequence: stored.sequence,
-            },
-            class: stored.class,
-            payload: stored.payload.clone(),
-        });
-    }
-    if records.is_empty() {
-        missed = stream.last - position;
-        position = stream.last;
-    }
-    let reached_end = stream
-        .records
-        .back()
-        .is_none_or(|newest| newest.sequence <= position);
-    stream.delivered = stream.delivered.max(position);
-    Page {
-        records,
-        missed,
-        finished: stream.finished.is_some() && reached_end,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn keeps_the_contract() {
-        crate::contract::check(&|limits| Arc::new(MemoryLog::new(limits))).await;
-    }
-
-    #[tokio::test]
-    async fn usage_returns_to_nothing() {
-        let log = MemoryLog::new(Limits::default());
-        let (session, now) = (SessionKey(1), Instant::now());
-        for stream in 1..50 {
-            let stream = StreamNumber(stream);
-            let payload = Bytes::from_static(b"{}");
-            let appended = log
-                .append(
-                    session,
-                    stream,
-                    Class::Response,
-                    payload,
-                    Delivery::Live,
-                    now,
-                )
-                .await;
-            assert!(appended.is_ok());
-            log.finish(session, stream, now).await;
-        }
-        log.forget(session).await;
-        let usage = log.usage();
-        assert_eq!((usage.bytes, usage.streams), (0, 0));
-        let inner = log.inner.lock();
-        assert!(inner.sessions.is_empty() && inner.finished.is_empty());
-    }
-}
+mod tests;

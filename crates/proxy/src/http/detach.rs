@@ -2,11 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
-use crate::session::{Outgoing, Outgoings};
+use crate::session::{Busy, Outgoing, Outgoings, Session};
 
 /// The items of an exchange, held by whoever answers the client.
 ///
@@ -14,14 +15,19 @@ use crate::session::{Outgoing, Outgoings};
 /// SHOULD NOT be interpreted as the client cancelling its request"), so dropping this before the
 /// exchange has ended leaves the rest to a task that takes it where `leftover` says. Until then no
 /// task is needed: the items are pulled by the connection that carries them.
+///
+/// A session with an exchange that somebody waits for is not idle; what is left to a task no
+/// longer keeps it.
 pub(super) struct Detaching<F: FnOnce(Outgoings) -> R, R: Future<Output = ()> + Send + 'static> {
     outgoings: Option<Outgoings>,
     leftover: Option<F>,
+    _busy: Busy,
 }
 
 impl<F: FnOnce(Outgoings) -> R, R: Future<Output = ()> + Send + 'static> Detaching<F, R> {
-    pub(super) fn new(outgoings: Outgoings, leftover: F) -> Self {
+    pub(super) fn new(session: &Arc<Session>, outgoings: Outgoings, leftover: F) -> Self {
         Self {
+            _busy: session.busy(),
             outgoings: Some(outgoings),
             leftover: Some(leftover),
         }

@@ -13,14 +13,17 @@ use shadowcat_transport::upstream::BoxFuture;
 use super::registry::Registry;
 use crate::session::{Session, Shared};
 use shadowcat_store::SessionKey;
+use tokio::time::Instant;
 
 /// How often idle sessions are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How often a drain looks whether something is still open.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
 /// The pipeline behind a Streamable HTTP edge.
 pub struct HttpGateway {
     pub(super) shared: Arc<Shared>,
-    pub(super) registry: Registry,
+    pub(super) registry: Arc<Registry>,
     /// Modern clients have no session of their own: all share this one, whose leg keeps their
     /// requests apart.
     pub(super) modern: Arc<Session>,
@@ -52,8 +55,11 @@ impl HttpGateway {
 
     /// Waits until nothing is in flight, at most for `patience`, then ends all sessions.
     pub async fn drain(&self, patience: Duration) {
-        self.registry.drain(patience).await;
-        self.modern.end().await;
+        let deadline = Instant::now() + patience;
+        while self.registry.exchanges() + self.modern.exchanges() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+        tokio::join!(self.registry.end_all(), self.modern.end());
     }
 }
 

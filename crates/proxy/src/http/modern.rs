@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::events;
 use super::gateway::HttpGateway;
+use super::legacy::refused;
 use crate::mismatch;
 use crate::session::Outgoing;
 
@@ -70,17 +71,7 @@ impl HttpGateway {
                     body: response.raw().clone(),
                 };
             }
-            Ok(Some(Outgoing::Challenge {
-                status,
-                headers,
-                body,
-            })) => {
-                return HttpReply::Body {
-                    status,
-                    headers,
-                    body,
-                };
-            }
+            Ok(Some(Outgoing::Refused { refusal, .. })) => return refused(refusal),
             Ok(None) => {
                 let fault = Fault::new(Side::Upstream, FaultKind::StreamEnded, Executed::Unknown)
                     .because("the server ended its answer without a response");
@@ -92,11 +83,13 @@ impl HttpGateway {
                     body,
                 };
             }
-            Ok(Some(Outgoing::StreamOpened)) | Err(_) => None,
-            Ok(first) => first,
+            Ok(Some(Outgoing::StreamOpened { headers })) => (headers, None),
+            Err(_) => (HeaderMap::new(), None),
+            Ok(first) => (HeaderMap::new(), first),
         };
+        let (headers, first) = first;
         HttpReply::Events {
-            headers: HeaderMap::new(),
+            headers,
             events: events::modern(&self.shared, outgoings, first),
         }
     }

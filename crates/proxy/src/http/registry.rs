@@ -5,15 +5,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use shadowcat_mcp::headers::ClientSessionId;
 use shadowcat_mcp::version::Era;
-use shadowcat_store::{SessionKey, StreamNumber};
+use shadowcat_store::{SessionKey, StreamNumber, Usage};
+use shadowcat_transport::metrics::Reason;
 use subtle::ConstantTimeEq;
-use tokio::time::Instant;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use super::events::StreamState;
@@ -21,6 +24,8 @@ use crate::session::{Session, Shared};
 
 /// Digits of an id that find it; as many again prove it.
 const FINDING: usize = 32;
+/// How long the streams of a session that has ended may take to carry their last messages.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A session as its HTTP client knows it.
 pub(super) struct ClientSession {
@@ -29,15 +34,17 @@ pub(super) struct ClientSession {
     next_stream: AtomicU64,
     /// Streams of exchanges that have not ended.
     streams: Mutex<HashMap<StreamNumber, Arc<StreamState>>>,
+    /// Who carries messages of its streams, or takes them into the log.
+    pub(super) carriers: TaskTracker,
+    ended: OnceCell<()>,
 }
 
 impl ClientSession {
-    /// A number and a state for a new exchange's stream.
-    pub(super) fn new_stream(&self) -> (StreamNumber, Arc<StreamState>) {
+    /// Adds an exchange's stream; returns its number.
+    pub(super) fn add_stream(&self, state: &Arc<StreamState>) -> StreamNumber {
         let number = StreamNumber(self.next_stream.fetch_add(1, Ordering::Relaxed));
-        let state = Arc::new(StreamState::default());
-        self.streams.lock().insert(number, Arc::clone(&state));
-        (number, state)
+        self.streams.lock().insert(number, Arc::clone(state));
+        number
     }
 
     pub(super) fn stream(&self, number: StreamNumber) -> Option<Arc<StreamState>> {
@@ -47,53 +54,110 @@ impl ClientSession {
     pub(super) fn stream_finished(&self, number: StreamNumber) {
         self.streams.lock().remove(&number);
     }
+
+    /// Ends the session: open requests are answered, their streams carry the answers, the log
+    /// forgets it. Goes on when nobody waits for it, and happens once.
+    pub(super) async fn end(self: &Arc<Self>) {
+        let client = Arc::clone(self);
+        let ending = tokio::spawn(async move {
+            let end = client.ended.get_or_init(|| async {
+                client.session.end().await;
+                client.carriers.close();
+                let _ = timeout(LAST_WORDS, client.carriers.wait()).await;
+                client.session.forget().await;
+                let left: Vec<_> = client.streams.lock().drain().collect();
+                for (_, state) in left {
+                    state.wake();
+                }
+            });
+            end.await;
+        });
+        let _ = ending.await;
+    }
 }
 
 /// All sessions of one edge.
 pub(super) struct Registry {
     shared: Arc<Shared>,
     sessions: RwLock<HashMap<String, Arc<ClientSession>>>,
+    /// Handshakes that are not listed yet.
+    pending: AtomicUsize,
     next_key: AtomicU64,
+    /// What the log had given up when it was last looked at.
+    seen: Mutex<Usage>,
+}
+
+/// A session in its handshake: it holds a place, and ends unless it gets listed.
+pub(super) struct Pending {
+    registry: Arc<Registry>,
+    client: Option<Arc<ClientSession>>,
+}
+
+impl Pending {
+    /// Lists the session under its id.
+    pub(super) fn list(mut self) {
+        if let Some(client) = self.client.take() {
+            self.registry.list(client);
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.registry.pending.fetch_sub(1, Ordering::SeqCst);
+        if let Some(client) = self.client.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { client.end().await });
+        }
+    }
 }
 
 impl Registry {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self {
+    pub(super) fn new(shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self {
             shared,
             sessions: RwLock::default(),
+            pending: AtomicUsize::new(0),
             next_key: AtomicU64::new(1),
-        }
+            seen: Mutex::default(),
+        })
     }
 
-    /// A session that is not listed yet: it is once its handshake has succeeded.
-    pub(super) fn prepare(&self) -> Arc<ClientSession> {
+    /// A session that is not listed yet: it is once its handshake has succeeded. `None` if there
+    /// are too many.
+    pub(super) fn prepare(self: &Arc<Self>) -> Option<(Pending, Arc<ClientSession>)> {
+        let sessions = self.sessions.write();
+        let taken = sessions.len() + self.pending.load(Ordering::SeqCst);
+        if taken >= self.shared.config.max_sessions {
+            return None;
+        }
+        self.pending.fetch_add(1, Ordering::SeqCst);
+        drop(sessions);
         let key = SessionKey(self.next_key.fetch_add(1, Ordering::Relaxed));
         let entropy = &self.shared.entropy;
         let id: String = (0..4).map(|_| format!("{:016x}", entropy.bits())).collect();
-        Arc::new(ClientSession {
+        let client = Arc::new(ClientSession {
             session: Session::new(Arc::clone(&self.shared), key, Era::Legacy),
             id: ClientSessionId::minted(id),
             next_stream: AtomicU64::new(1),
             streams: Mutex::default(),
-        })
+            carriers: TaskTracker::new(),
+            ended: OnceCell::new(),
+        });
+        let pending = Pending {
+            registry: Arc::clone(self),
+            client: Some(Arc::clone(&client)),
+        };
+        Some((pending, client))
     }
 
-    /// Lists a session; false if there are too many.
-    pub(super) fn list(&self, client: &Arc<ClientSession>) -> bool {
+    fn list(&self, client: Arc<ClientSession>) {
         let mut sessions = self.sessions.write();
-        if sessions.len() >= self.shared.config.max_sessions {
-            return false;
-        }
         let (finding, _) = client.id.as_str().split_at(FINDING);
-        sessions.insert(finding.to_owned(), Arc::clone(client));
+        sessions.insert(finding.to_owned(), client);
         self.shared.metrics.sessions_opened.inc();
         self.shared.metrics.sessions.set(sessions.len() as i64);
-        true
-    }
-
-    /// Whether another session fits.
-    pub(super) fn has_room(&self) -> bool {
-        self.sessions.read().len() < self.shared.config.max_sessions
     }
 
     pub(super) fn find(&self, id: &ClientSessionId) -> Option<Arc<ClientSession>> {
@@ -106,62 +170,81 @@ impl Registry {
 
     /// Takes a session off the list and ends it.
     pub(super) async fn end(&self, client: &Arc<ClientSession>) {
-        self.unlist(client);
-        client.session.end().await;
-    }
-
-    fn unlist(&self, client: &Arc<ClientSession>) {
-        let (finding, _) = client.id.as_str().split_at(FINDING);
-        let mut sessions = self.sessions.write();
-        sessions.remove(finding);
-        self.shared.metrics.sessions.set(sessions.len() as i64);
+        {
+            let (finding, _) = client.id.as_str().split_at(FINDING);
+            let mut sessions = self.sessions.write();
+            sessions.remove(finding);
+            self.shared.metrics.sessions.set(sessions.len() as i64);
+        }
+        client.end().await;
     }
 
     /// Ends what is idle for longer than its time to live, and forgets what has ended by itself.
     pub(super) async fn sweep(&self) {
         let now = Instant::now();
-        let ttl = self.shared.config.session_ttl;
-        let old = |client: &Arc<ClientSession>| {
-            client.session.has_ended()
-                || client
-                    .session
-                    .idle_since()
-                    .is_some_and(|since| now - since >= ttl)
-        };
-        let gone: Vec<_> = self
-            .sessions
-            .read()
-            .values()
-            .filter(|c| old(c))
-            .cloned()
-            .collect();
-        for client in gone {
-            info!(session = client.session.key.0, "session expired");
-            self.end(&client).await;
-        }
+        let gone = self.take_old(now);
+        let ending = gone.iter().map(|client| async move {
+            info!(parent: &client.session.span, "session expired");
+            client.end().await;
+        });
+        futures_util::future::join_all(ending).await;
         self.shared.log.expire(now.into_std()).await;
+        self.count_given_up();
     }
 
-    /// Waits until nothing is open, at most for `patience`, then ends all sessions.
-    pub(super) async fn drain(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        let exchanges = || {
-            self.sessions
-                .read()
-                .values()
-                .map(|c| c.session.exchanges())
-                .sum::<usize>()
+    fn take_old(&self, now: Instant) -> Vec<Arc<ClientSession>> {
+        let ttl = self.shared.config.session_ttl;
+        let old = |client: &ClientSession| {
+            let session = &client.session;
+            let idle = session.idle_since();
+            session.has_ended() || idle.is_some_and(|since| now - since >= ttl)
         };
-        while exchanges() > 0 && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        if !self.sessions.read().values().any(|client| old(client)) {
+            return Vec::new();
         }
+        let mut sessions = self.sessions.write();
+        let gone: Vec<_> = sessions
+            .extract_if(|_, client| old(client))
+            .map(|(_, client)| client)
+            .collect();
+        self.shared.metrics.sessions.set(sessions.len() as i64);
+        gone
+    }
+
+    /// What the log gave up since the last look, for the metrics.
+    fn count_given_up(&self) {
+        let now = self.shared.log.usage();
+        let before = std::mem::replace(&mut *self.seen.lock(), now);
+        let given_up = &self.shared.metrics.messages_given_up;
+        for (reason, count) in [
+            (
+                "log full",
+                now.notifications_given_up - before.notifications_given_up,
+            ),
+            ("log expired", now.expired_unread - before.expired_unread),
+        ] {
+            if count > 0 {
+                given_up.get_or_create(&Reason::of(reason)).inc_by(count);
+            }
+        }
+    }
+
+    /// How many requests have no response yet.
+    pub(super) fn exchanges(&self) -> usize {
+        let sessions = self.sessions.read();
+        let open = sessions.values().map(|client| client.session.exchanges());
+        open.sum::<usize>() + self.pending.load(Ordering::SeqCst)
+    }
+
+    /// Ends all sessions.
+    pub(super) async fn end_all(&self) {
         let all: Vec<_> = self
             .sessions
             .write()
             .drain()
             .map(|(_, client)| client)
             .collect();
-        futures_util::future::join_all(all.iter().map(|client| client.session.end())).await;
+        futures_util::future::join_all(all.iter().map(|client| client.end())).await;
         self.shared.metrics.sessions.set(0);
     }
 }

@@ -4,65 +4,34 @@
 //! a slow client slows its server and nothing else. Its last item is always the response or an
 //! error in its place; only a request that the client cancelled may end without one.
 
-use std::pin::Pin;
+mod outgoing;
+
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_core::Stream;
 use http::{HeaderMap, StatusCode};
-use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side, status_of_answer};
+use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Rejection, Side, status_of_answer};
+use shadowcat_mcp::inspect::{self, ProgressToken};
 use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::Era;
 use shadowcat_transport::metrics::Outcome;
-use shadowcat_transport::upstream::{Incoming, Item, Reply, RequestContext};
+use shadowcat_transport::upstream::{Incoming, Item, Leg, Reply, RequestContext};
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{Instrument, Span, debug};
 
+use super::Session;
 use super::flight::Flight;
 use super::lane::Hold;
-use super::{Busy, Session};
+pub(crate) use outgoing::{Outgoing, Outgoings, Refusal};
 
 /// How long the upstream may still answer a request that the client has cancelled.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
-/// What an exchange produces.
-#[derive(Debug)]
-pub(crate) enum Outgoing {
-    /// The server answers with an event stream; no message yet.
-    StreamOpened,
-    /// A notification or a request of the server.
-    Message(Message),
-    /// The response, or the error in its place: the last item.
-    Response {
-        /// The upstream's status, of interest to modern clients.
-        status: StatusCode,
-        /// End-to-end response headers.
-        headers: HeaderMap,
-        /// The response.
-        message: Message,
-    },
-    /// An authentication challenge to be relayed: the last item.
-    Challenge {
-        status: StatusCode,
-        headers: HeaderMap,
-        body: Bytes,
-    },
-}
-
-impl Outgoing {
-    /// Whether the exchange ends with this item.
-    pub(crate) fn is_last(&self) -> bool {
-        matches!(self, Self::Response { .. } | Self::Challenge { .. })
-    }
-}
-
-/// The items of one exchange. Dropping it abandons the request.
-pub(crate) type Outgoings = Pin<Box<dyn Stream<Item = Outgoing> + Send + 'static>>;
-
 impl Session {
-    /// Starts a request whose id can be cancelled by, and must be unique in the session.
+    /// Starts a request whose id can be cancelled by, and must be unique in the session. Nothing
+    /// is sent before the first item is asked for.
     ///
     /// # Errors
     /// A fault to answer with at once, when the id is in use.
@@ -102,28 +71,35 @@ impl Session {
         tracked: bool,
     ) -> Outgoings {
         let timeout = self.shared.config.request_timeout;
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        self.exchanges.fetch_add(1, Ordering::SeqCst);
+        let span = tracing::error_span!(parent: &self.span, "request", %id, %method);
         let exchange = Exchange {
             bounds: Bounds {
-                deadline,
+                deadline: timeout.map(|timeout| Instant::now() + timeout),
                 session: Arc::clone(self),
                 flight,
             },
-            busy: self.busy(),
+            token: timeout.and_then(|_| inspect::requested_progress_token(&request)),
             request,
             id,
             headers,
             tracked,
             phase: Phase::Start,
-            sent_again: false,
+            repeated: false,
+            renewed: false,
             gate: (method == Method::Initialize).then(|| self.lane.hold()),
             method,
+            span,
             started: Instant::now(),
             outcome: Outcome::Cancelled,
         };
         Box::pin(futures_util::stream::unfold(
             exchange,
-            |mut exchange| async move { exchange.next().await.map(|outgoing| (outgoing, exchange)) },
+            |mut exchange| async move {
+                let span = exchange.span.clone();
+                let outgoing = exchange.next().instrument(span).await?;
+                Some((outgoing, exchange))
+            },
         ))
     }
 }
@@ -134,20 +110,20 @@ struct Exchange {
     id: RequestId,
     method: Method,
     headers: HeaderMap,
+    /// What its progress is told by, where progress moves the deadline.
+    token: Option<ProgressToken>,
     /// Whether the session's table knows this request by its id.
     tracked: bool,
     phase: Phase,
-    /// Whether the one second sending that the rules allow has been used.
-    sent_again: bool,
+    /// Sent once more because its answer was lost: allowed for what is safe.
+    repeated: bool,
+    /// Sent once more because the server refused it with its session: allowed for everything.
+    renewed: bool,
     /// Held by a handshake until its response is out: nothing of the client passes before.
     gate: Option<Hold>,
+    span: Span,
     started: Instant,
     outcome: Outcome,
-    #[expect(
-        dead_code,
-        reason = "held for its drop: the session is not idle meanwhile"
-    )]
-    busy: Busy,
 }
 
 enum Phase {
@@ -164,8 +140,13 @@ struct Bounds {
 }
 
 impl Bounds {
-    /// Runs `work` unless the session ends, the deadline passes, or the client has cancelled.
+    /// Runs `work` unless the session ends, the deadline passes, or the client has cancelled. Work
+    /// that is done wins, except that a stream that always has something does not outlive the
+    /// deadline.
     async fn unless_interrupted<T>(&self, work: impl Future<Output = T>) -> Result<T, Interrupt> {
+        if self.deadline.is_some_and(|at| at <= Instant::now()) {
+            return Err(Interrupt::Deadline);
+        }
         let deadline = async {
             match self.deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -173,9 +154,9 @@ impl Bounds {
             }
         };
         let cancelled = async {
-            self.flight.cancelled().await;
+            let at = self.flight.cancelled().await;
             if self.session.era == Era::Legacy {
-                tokio::time::sleep(CANCEL_GRACE).await;
+                tokio::time::sleep_until(at + CANCEL_GRACE).await;
             }
         };
         tokio::select! {
@@ -207,87 +188,122 @@ impl Exchange {
                 Step::Give(outgoing) => return Some(outgoing),
                 Step::Again => {}
                 Step::End => {
-                    self.phase = Phase::Done;
+                    self.finish();
                     return None;
                 }
             }
         }
     }
 
+    /// Nothing comes after this. The id is free before the client can know.
+    fn finish(&mut self) {
+        self.phase = Phase::Done;
+        self.gate = None;
+        if std::mem::take(&mut self.tracked) {
+            self.bounds.session.flights.end(&self.id);
+        }
+    }
+
+    /// Waits until the request may leave, and for the leg it leaves by.
+    async fn leg(&mut self) -> Result<Result<(Arc<dyn Leg>, u64), Fault>, Interrupt> {
+        let session = &self.bounds.session;
+        let initializes = self.method == Method::Initialize;
+        if (initializes || session.lane.is_passable())
+            && let Some(up) = session.leg_if_up()
+        {
+            return Ok(Ok(up));
+        }
+        let ready = async {
+            if !initializes {
+                session.lane.passable().await;
+            }
+            session.usable_leg().await
+        };
+        self.bounds.unless_interrupted(ready).await
+    }
+
     /// Sends the request and waits for the shape of its answer.
     async fn start(&mut self) -> Step {
+        let (leg, generation) = match self.leg().await {
+            Err(interrupt) => return self.interrupt(interrupt),
+            Ok(Err(fault)) => return self.fail(&fault),
+            Ok(Ok(up)) => up,
+        };
         let session = Arc::clone(&self.bounds.session);
-        if self.method != Method::Initialize {
-            let passable = session.lane.passable();
-            if let Err(interrupt) = self.bounds.unless_interrupted(passable).await {
-                return self.interrupt(interrupt);
-            }
+        if session.is_before_handshake(&self.method) {
+            let rejection = Rejection::InvalidRequest(
+                "the session has no version yet; send initialize first".to_owned(),
+            );
+            let message = rejection.to_response(Some(&self.id));
+            return self.give_error(rejection.status(), HeaderMap::new(), message);
         }
-        let (leg, generation) = session.leg();
+        let Some(dispatched) = self.bounds.flight.dispatch() else {
+            return Step::End;
+        };
+        session.note_headers(&self.headers);
         let context = RequestContext {
             headers: self.headers.clone(),
             deadline: self.bounds.deadline,
             progress_extends: session.shared.config.request_timeout,
-            dispatched: self.bounds.flight.dispatched(),
+            dispatched,
         };
         let reply = leg.request(self.request.clone(), context);
         match self.bounds.unless_interrupted(reply).await {
             Err(interrupt) => self.interrupt(interrupt),
             Ok(Err(fault)) => self.fault(fault, generation).await,
-            Ok(Ok(Reply::Json {
+            Ok(Ok(reply)) => self.reply(reply, generation),
+        }
+    }
+
+    fn reply(&mut self, reply: Reply, generation: u64) -> Step {
+        let (incoming, step) = match reply {
+            Reply::Json {
                 status,
                 headers,
                 message,
-            })) => self.respond(status, headers, message),
-            Ok(Ok(Reply::Stream { incoming, .. })) => {
-                self.phase = Phase::Streaming {
-                    incoming,
-                    generation,
-                };
-                Step::Give(Outgoing::StreamOpened)
-            }
-            Ok(Ok(Reply::Pipe(incoming))) => {
-                self.phase = Phase::Streaming {
-                    incoming,
-                    generation,
-                };
-                Step::Again
-            }
-            Ok(Ok(Reply::Challenge {
+            } => return self.respond(status, headers, message),
+            Reply::Challenge {
                 status,
                 headers,
                 body,
-            })) => {
-                self.phase = Phase::Done;
-                Step::Give(Outgoing::Challenge {
+            } => {
+                self.outcome = Outcome::Fault;
+                let message = outgoing::challenge(status).to_response(&self.id);
+                self.finish();
+                let refusal = Refusal::Challenge {
                     status,
                     headers,
                     body,
-                })
+                };
+                return Step::Give(Outgoing::Refused { refusal, message });
             }
-        }
+            Reply::Stream { headers, incoming } => {
+                (incoming, Step::Give(Outgoing::StreamOpened { headers }))
+            }
+            Reply::Pipe(incoming) => (incoming, Step::Again),
+        };
+        self.phase = Phase::Streaming {
+            incoming,
+            generation,
+        };
+        step
     }
 
     /// Takes the next item of the answer's stream.
     async fn stream(&mut self) -> Step {
         let Phase::Streaming {
-            mut incoming,
+            incoming,
             generation,
-        } = std::mem::replace(&mut self.phase, Phase::Done)
+        } = &mut self.phase
         else {
             return Step::End;
         };
-        let item = self.bounds.unless_interrupted(incoming.next()).await;
-        self.phase = Phase::Streaming {
-            incoming,
-            generation,
-        };
-        match item {
+        let generation = *generation;
+        match self.bounds.unless_interrupted(incoming.next()).await {
             Err(interrupt) => self.interrupt(interrupt),
-            Ok(Some(Ok(Item::Message(message)))) => self.message(message),
+            Ok(Some(Ok(Item::Message(message)))) => self.message(message, generation),
             Ok(Some(Ok(Item::Gap(_)))) => Step::Again,
             Ok(Some(Err(fault))) => self.fault(fault, generation).await,
-            Ok(None) if self.bounds.session.era == Era::Modern => Step::End,
             Ok(None) => {
                 let fault = Fault::new(Side::Upstream, FaultKind::StreamEnded, Executed::Unknown)
                     .because("the stream ended without a response");
@@ -296,42 +312,44 @@ impl Exchange {
         }
     }
 
-    fn message(&mut self, message: Message) -> Step {
+    fn message(&mut self, message: Message, generation: u64) -> Step {
+        let session = &self.bounds.session;
         match message.kind() {
             Kind::Response { id } | Kind::Error { id: Some(id) } if *id == self.id => {
-                let status = status_of_answer(self.bounds.session.era, &message);
+                let status = status_of_answer(session.era, &message);
                 self.respond(status, HeaderMap::new(), message)
             }
             Kind::Response { .. } | Kind::Error { .. } => {
-                self.bounds.session.shared.metrics.stray_responses.inc();
-                debug!(method = %self.method, "dropped a response that answers no open request");
+                session.shared.metrics.stray_responses.inc();
+                debug!("dropped a response that answers no open request");
                 Step::Again
             }
-            Kind::Request { id, .. } if !self.bounds.session.asks.begin(id) => Step::Again,
-            Kind::Notification {
-                method: Method::Progress,
-            } => {
-                if let Some(timeout) = self.bounds.session.shared.config.request_timeout {
+            Kind::Request { .. } => match session.asked(&message, generation) {
+                Some(ask) => Step::Give(Outgoing::Message(ask)),
+                None => Step::Again,
+            },
+            Kind::Notification { method } => {
+                session.was_productive();
+                let moves = *method == Method::Progress
+                    && self.token.is_some()
+                    && inspect::progress_token(&message) == self.token;
+                if let (true, Some(timeout)) = (moves, session.shared.config.request_timeout) {
                     self.bounds.deadline = Some(Instant::now() + timeout);
                 }
-                Step::Give(Outgoing::Message(message))
-            }
-            _ => {
-                self.bounds.session.observe_server_message(&message);
-                Step::Give(Outgoing::Message(message))
+                Step::Give(Outgoing::Message(session.observe_server_message(message)))
             }
         }
     }
 
     fn respond(&mut self, status: StatusCode, headers: HeaderMap, message: Message) -> Step {
-        self.phase = Phase::Done;
         let session = &self.bounds.session;
+        session.was_productive();
         let message = session.observe_response(&self.method, &self.request, message);
         self.outcome = match message.kind() {
             Kind::Response { .. } => Outcome::Result,
             _ => Outcome::Error,
         };
-        self.gate = None;
+        self.finish();
         Step::Give(Outgoing::Response {
             status,
             headers,
@@ -341,95 +359,117 @@ impl Exchange {
 
     /// What a fault means: a second sending where that is safe, else the error.
     async fn fault(&mut self, fault: Fault, generation: u64) -> Step {
-        if self.bounds.flight.is_cancelled() {
+        let flight = &self.bounds.flight;
+        // Whatever becomes of the request: where it was sent to, it needs no cancel any more.
+        flight.take_left();
+        if flight.is_cancelled() {
             return Step::End;
         }
         let lost = fault.kind.is_session_loss();
-        let refused = lost && fault.executed == Executed::No;
-        let again = !self.sent_again && (refused || self.may_repeat());
-        if lost
-            && self
-                .bounds
-                .session
-                .may_heal(self.method == Method::Initialize)
-        {
-            if !again {
-                self.bounds.session.heal_soon(generation);
-                return self.fail(&fault);
-            }
-            let session = Arc::clone(&self.bounds.session);
-            match self
-                .bounds
-                .unless_interrupted(session.heal(generation))
-                .await
-            {
-                Err(interrupt) => return self.interrupt(interrupt),
-                Ok(Err(fault)) => return self.fail(&fault),
-                Ok(Ok(())) => {}
-            }
-        } else if !(again && fault.kind.is_transport_loss() && fault.executed == Executed::Unknown)
-        {
-            if lost {
-                self.bounds.session.lose();
-            }
-            return self.fail(&fault);
+        let once = if lost && fault.executed == Executed::No {
+            &mut self.renewed
+        } else {
+            &mut self.repeated
+        };
+        let again = !std::mem::replace(once, true) && self.may_send_again(&fault);
+        if lost && self.method != Method::Initialize {
+            self.bounds.session.lost(generation, &fault);
         }
-        self.sent_again = true;
+        if !again || (lost && self.bounds.session.has_ended()) {
+            return self.fail_with(&fault);
+        }
+        if lost {
+            let session = Arc::clone(&self.bounds.session);
+            match self.bounds.unless_interrupted(session.usable_leg()).await {
+                Err(interrupt) => return self.interrupt(interrupt),
+                // Whether a lost request was executed does not depend on what came later.
+                Ok(Err(mut later)) => {
+                    later.executed = fault.executed;
+                    return self.fail(&later);
+                }
+                Ok(Ok(_)) => {}
+            }
+        }
         self.bounds.session.shared.metrics.requests_repeated.inc();
         self.phase = Phase::Start;
         Step::Again
     }
 
-    /// Whether executing the request twice does no harm.
-    fn may_repeat(&self) -> bool {
-        self.method.is_safe()
-            || self
-                .bounds
-                .session
-                .is_repeatable_call(&self.method, &self.request)
+    /// Whether the rules allow a second sending (resilience, "Sent once").
+    fn may_send_again(&self, fault: &Fault) -> bool {
+        if self.method == Method::Initialize {
+            return false;
+        }
+        if fault.kind.is_session_loss() && fault.executed == Executed::No {
+            // The server refused it with its session, or never got it: whatever the method.
+            return true;
+        }
+        let session = &self.bounds.session;
+        fault.kind.is_transport_loss()
+            && (self.method.is_safe() || session.is_repeatable_call(&self.method, &self.request))
+    }
+
+    /// The error, or the status that says more where a lost session is passed on.
+    fn fail_with(&mut self, fault: &Fault) -> Step {
+        let passed_on = fault.kind.is_session_loss()
+            && fault.executed == Executed::No
+            && self.method != Method::Initialize
+            && self.bounds.session.has_ended();
+        if !passed_on {
+            return self.fail(fault);
+        }
+        self.outcome = Outcome::Fault;
+        self.finish();
+        Step::Give(Outgoing::Refused {
+            refusal: Refusal::SessionLost,
+            message: fault.to_response(&self.id),
+        })
     }
 
     fn fail(&mut self, fault: &Fault) -> Step {
-        self.phase = Phase::Done;
-        self.outcome = Outcome::Fault;
-        self.gate = None;
+        debug!(%fault, "the request failed");
         let message = fault.to_response(&self.id);
         let status = fault.status_of(self.bounds.session.era, &self.method);
+        self.give_error(status, fault.headers(status), message)
+    }
+
+    fn give_error(&mut self, status: StatusCode, headers: HeaderMap, message: Message) -> Step {
+        self.outcome = Outcome::Fault;
+        self.finish();
         Step::Give(Outgoing::Response {
             status,
-            headers: fault.headers(status),
+            headers,
             message,
         })
     }
 
     fn interrupt(&mut self, interrupt: Interrupt) -> Step {
-        match interrupt {
-            Interrupt::Cancelled => Step::End,
-            Interrupt::SessionEnded => {
-                let fault = Fault::new(Side::Shadowcat, FaultKind::SessionEnded, Executed::Unknown)
-                    .because("the session ended before the response came");
-                self.fail(&fault)
-            }
+        let session = &self.bounds.session;
+        let fault = match interrupt {
+            Interrupt::Cancelled => return Step::End,
+            Interrupt::SessionEnded => session.epitaph.get().cloned().unwrap_or_else(|| {
+                Fault::new(Side::Shadowcat, FaultKind::SessionEnded, Executed::Unknown)
+                    .because("the session ended before the response came")
+            }),
             Interrupt::Deadline => {
-                self.bounds.session.cancel_upstream(
-                    &self.id,
-                    &self.bounds.flight,
-                    "request timed out",
-                );
-                let fault = Fault::new(Side::Upstream, FaultKind::Timeout, Executed::Unknown)
-                    .because("no response within --request-timeout");
-                self.fail(&fault)
+                // A handshake must not be cancelled (MCP specification, "Cancellation").
+                if self.method != Method::Initialize {
+                    session.cancel_upstream(&self.id, &self.bounds.flight, "request timed out");
+                }
+                Fault::new(Side::Upstream, FaultKind::Timeout, Executed::Unknown)
+                    .because("no response within --request-timeout")
             }
-        }
+        };
+        self.fail(&fault)
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if self.tracked {
-            self.bounds.session.flights.end(&self.id);
-        }
-        let metrics = &self.bounds.session.shared.metrics;
+        self.finish();
+        let session = &self.bounds.session;
+        session.exchanges.fetch_sub(1, Ordering::SeqCst);
+        let metrics = &session.shared.metrics;
         metrics.request_ended(&self.method, self.outcome, self.started.elapsed());
     }
 }

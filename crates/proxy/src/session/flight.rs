@@ -1,31 +1,30 @@
-//! Which requests are open: the client's toward the server, and the server's toward the client.
+//! The client's open requests toward the server.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use shadowcat_mcp::message::RequestId;
 use shadowcat_transport::upstream::Dispatched;
 use tokio::sync::{Notify, oneshot};
-
-/// How many answered server requests are remembered, so that a replay does not ask twice.
-const ANSWERED: usize = 256;
+use tokio::time::Instant;
 
 /// A request of the client that has no response yet.
 #[derive(Default)]
 pub(crate) struct Flight {
-    cancelled: AtomicBool,
+    cancelled: OnceLock<Instant>,
     changed: Notify,
     left: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 impl Flight {
-    /// The signal for the next attempt to send the request.
-    pub(crate) fn dispatched(&self) -> Dispatched {
+    /// The signal for the next attempt to send the request; `None` if it is not to be sent any
+    /// more.
+    pub(crate) fn dispatch(&self) -> Option<Dispatched> {
         let (dispatched, left) = Dispatched::new();
         *self.left.lock() = Some(left);
-        dispatched
+        // Looked at after the signal is in its place: a cancel that comes later finds it there.
+        (!self.is_cancelled()).then_some(dispatched)
     }
 
     /// What a cancel waits for: `Ok` once the request has left, an error if it never will.
@@ -35,19 +34,22 @@ impl Flight {
 
     /// The client no longer wants the answer.
     pub(crate) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::SeqCst);
+        let _ = self.cancelled.set(Instant::now());
         self.changed.notify_waiters();
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::SeqCst)
+        self.cancelled.get().is_some()
     }
 
-    /// Ends when the client has cancelled.
-    pub(crate) async fn cancelled(&self) {
-        let notified = self.changed.notified();
-        if !self.is_cancelled() {
-            notified.await;
+    /// Ends when the client has cancelled; returns when that was.
+    pub(crate) async fn cancelled(&self) -> Instant {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(at) = self.cancelled.get() {
+                return *at;
+            }
+            changed.await;
         }
     }
 }
@@ -74,56 +76,5 @@ impl Flights {
 
     pub(crate) fn get(&self, id: &RequestId) -> Option<Arc<Flight>> {
         self.0.lock().get(id).cloned()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.lock().len()
-    }
-}
-
-/// The server's open requests toward the client.
-#[derive(Default)]
-pub(crate) struct Asks(Mutex<AskTable>);
-
-#[derive(Default)]
-struct AskTable {
-    open: HashSet<RequestId>,
-    answered: VecDeque<RequestId>,
-}
-
-impl Asks {
-    /// Registers a server request; false if the client has it already (a replay).
-    pub(crate) fn begin(&self, id: &RequestId) -> bool {
-        let mut table = self.0.lock();
-        !table.answered.contains(id) && table.open.insert(id.clone())
-    }
-
-    /// The client answered; false if nobody is waiting for it any more.
-    pub(crate) fn answer(&self, id: &RequestId) -> bool {
-        let mut table = self.0.lock();
-        if !table.open.remove(id) {
-            return false;
-        }
-        if table.answered.len() == ANSWERED {
-            table.answered.pop_front();
-        }
-        table.answered.push_back(id.clone());
-        true
-    }
-
-    /// The server took its request back.
-    pub(crate) fn withdraw(&self, id: &RequestId) {
-        self.0.lock().open.remove(id);
-    }
-
-    /// The upstream session is gone: all open requests with it, and its ids may come again.
-    pub(crate) fn reset(&self) -> Vec<RequestId> {
-        let mut table = self.0.lock();
-        table.answered.clear();
-        table.open.drain().collect()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.lock().open.len()
     }
 }

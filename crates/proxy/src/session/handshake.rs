@@ -6,12 +6,15 @@
 //! `initialize` (version negotiation and downgrade prevention).
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
+use http::HeaderMap;
+use shadowcat_mcp::build;
 use shadowcat_mcp::handshake::{InitializeResult, Offer};
 use shadowcat_mcp::inspect;
 use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::method::Method;
-use shadowcat_mcp::version::{ProtocolVersion, VersionError};
+use shadowcat_mcp::version::{Era, ProtocolVersion, VersionError};
 use tracing::{info, warn};
 
 use super::Session;
@@ -19,12 +22,36 @@ use super::Session;
 /// See the [module](self).
 #[derive(Default)]
 pub(super) struct Handshake {
-    pub(super) initialize: Option<Message>,
+    initialize: Option<Message>,
+    /// The client's headers that the server saw last, where they may hold credentials.
+    headers: HeaderMap,
     pub(super) initialized: Option<Message>,
     pub(super) result: Option<InitializeResult>,
-    pub(super) log_level: Option<Message>,
+    log_level: Option<Message>,
     pub(super) subscriptions: BTreeMap<String, Message>,
     repeatable_tools: HashSet<String>,
+}
+
+/// What is said to a new session of the server.
+pub(super) struct Again {
+    pub(super) initialize: Message,
+    pub(super) headers: HeaderMap,
+    pub(super) initialized: Message,
+    /// The log level and the subscriptions.
+    pub(super) settings: Vec<Message>,
+}
+
+impl Handshake {
+    /// `None` before there was a handshake.
+    pub(super) fn again(&self) -> Option<Again> {
+        let settings = self.log_level.iter().chain(self.subscriptions.values());
+        Some(Again {
+            initialize: self.initialize.clone()?,
+            headers: self.headers.clone(),
+            initialized: self.initialized.clone().unwrap_or_else(build::initialized),
+            settings: settings.cloned().collect(),
+        })
+    }
 }
 
 impl Session {
@@ -32,17 +59,41 @@ impl Session {
     ///
     /// # Errors
     /// When there was a handshake before or the message is malformed.
-    pub(crate) fn begin_handshake(&self, initialize: &Message) -> Result<(), VersionError> {
+    pub(crate) fn begin_handshake(
+        &self,
+        initialize: &Message,
+        headers: &HeaderMap,
+    ) -> Result<(), VersionError> {
         let offer = Offer::read(initialize)?;
         self.version.lock().request(offer.version())?;
-        self.handshake.lock().initialize = Some(initialize.clone());
+        let mut handshake = self.handshake.lock();
+        handshake.initialize = Some(initialize.clone());
+        handshake.headers = headers.clone();
         Ok(())
+    }
+
+    /// The client's headers, which a new session of the server is opened with. Only where they may
+    /// hold credentials do they change from request to request.
+    pub(super) fn note_headers(&self, headers: &HeaderMap) {
+        if self.shared.config.forward_auth {
+            let mut handshake = self.handshake.lock();
+            if handshake.headers != *headers {
+                handshake.headers = headers.clone();
+            }
+        }
+    }
+
+    /// Whether a request came before the handshake that has to precede it.
+    pub(super) fn is_before_handshake(&self, method: &Method) -> bool {
+        self.era == Era::Legacy
+            && !matches!(method, Method::Initialize | Method::Ping)
+            && self.negotiated().is_none()
     }
 
     /// Looks at a response on its way to the client, remembers what continuity needs, and puts an
     /// error in its place where the session must not accept it.
     pub(super) fn observe_response(
-        &self,
+        self: &Arc<Self>,
         method: &Method,
         request: &Message,
         response: Message,
@@ -81,19 +132,17 @@ impl Session {
     }
 
     /// Accepts or refuses the server's answer to `initialize`.
-    fn accept(&self, id: &RequestId, response: Message) -> Message {
+    fn accept(self: &Arc<Self>, id: &RequestId, response: Message) -> Message {
         match self.judge(&response) {
             Ok((version, result)) => {
-                self.leg().0.negotiated(version);
-                info!(session = self.key.0, %version, "session initialized");
+                self.leg_negotiated(version);
+                info!(%version, "session initialized");
                 self.handshake.lock().result = Some(result);
                 response
             }
             Err(refusal) => {
-                warn!(session = self.key.0, %refusal, "refused the server's answer to initialize");
-                self.ended.cancel();
-                let leg = self.leg().0;
-                tokio::spawn(async move { leg.close().await });
+                warn!(%refusal, "refused the server's answer to initialize");
+                self.end_soon(None);
                 refusal.to_response(id)
             }
         }

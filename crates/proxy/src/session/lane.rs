@@ -67,14 +67,24 @@ impl Lane {
         }));
     }
 
+    /// Whether no barrier is in the lane.
+    pub(crate) fn is_passable(&self) -> bool {
+        self.barriers.load(Ordering::SeqCst) == 0
+    }
+
     /// Waits while a barrier is in the lane.
     pub(crate) async fn passable(&self) {
-        wait_until(&self.lifted, || self.barriers.load(Ordering::SeqCst) == 0).await;
+        wait_until(&self.lifted, || self.is_passable()).await;
+    }
+
+    /// Whether another job fits without waiting.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queue.lock().jobs.len() < CAPACITY
     }
 
     /// Waits while the lane is full.
     pub(crate) async fn room(&self) {
-        wait_until(&self.room, || self.queue.lock().jobs.len() < CAPACITY).await;
+        wait_until(&self.room, || self.has_room()).await;
     }
 
     async fn run(self: Arc<Self>) {

@@ -7,33 +7,41 @@
 //!
 //! It does not know HTTP or stdio: the gateways pull what it produces.
 
+mod asks;
 mod continuity;
 mod exchange;
 mod flight;
 mod handshake;
 mod lane;
+mod link;
 mod notify;
 mod standalone;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::version::{Era, LegVersion, ProtocolVersion};
-use shadowcat_store::{EventLog, SessionKey};
+use shadowcat_store::{AppendError, Class, Delivery, EventId, EventLog, SessionKey, StreamNumber};
 use shadowcat_transport::metrics::Metrics;
-use shadowcat_transport::upstream::{Leg, Upstream};
+use shadowcat_transport::upstream::Upstream;
+use tokio::sync::{Notify, OnceCell};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::config::Config;
 use crate::entropy::Entropy;
 use crate::mismatch::EraOfUpstream;
-use flight::{Asks, Flights};
+use asks::Asks;
+use flight::Flights;
 use handshake::Handshake;
 use lane::Lane;
+use link::Link;
 
-pub(crate) use exchange::{Outgoing, Outgoings};
+pub(crate) use exchange::{Outgoing, Outgoings, Refusal};
 pub(crate) use standalone::Standalone;
 
 /// What all sessions of one pipeline share.
@@ -78,25 +86,32 @@ pub struct Session {
     pub(crate) shared: Arc<Shared>,
     /// Its name in logs and in the event log; says nothing about `Mcp-Session-Id`.
     pub(crate) key: SessionKey,
+    /// What is logged on the session's behalf stands in this span or a child of it.
+    pub(crate) span: Span,
     era: Era,
     version: Mutex<LegVersion>,
     link: RwLock<Link>,
-    healing: tokio::sync::Mutex<()>,
+    /// Told after every change of the link's health.
+    health_changed: Notify,
+    /// Told when a request wants a server that was given up to be tried now.
+    hurry: Notify,
+    /// Whether the leg in use has brought anything.
+    productive: AtomicBool,
     handshake: Mutex<Handshake>,
     lane: Arc<Lane>,
     flights: Flights,
+    /// Exchanges that have not ended.
+    exchanges: AtomicUsize,
     asks: Asks,
     pub(crate) standalone: Standalone,
     /// Cancelled when the session has ended, for whatever reason.
     ended: CancellationToken,
+    /// Why it has ended, where its requests are to be told more than that.
+    epitaph: OnceLock<Fault>,
+    closed: OnceCell<()>,
+    /// Whether the event log has forgotten the session.
+    forgotten: AtomicBool,
     activity: Activity,
-}
-
-/// The leg in use. Each replacement has a new generation, so that two who notice the same loss
-/// replace it once.
-struct Link {
-    leg: Arc<dyn Leg>,
-    generation: u64,
 }
 
 /// What keeps a session from being idle.
@@ -112,16 +127,23 @@ impl Session {
         Arc::new(Self {
             shared,
             key,
+            span: tracing::error_span!(parent: None, "session", id = key.0),
             era,
             version: Mutex::new(LegVersion::default()),
-            link: RwLock::new(Link { leg, generation: 0 }),
-            healing: tokio::sync::Mutex::new(()),
+            link: RwLock::new(Link::new(leg)),
+            health_changed: Notify::new(),
+            hurry: Notify::new(),
+            productive: AtomicBool::new(false),
             handshake: Mutex::new(Handshake::default()),
             lane: Arc::new(Lane::default()),
             flights: Flights::default(),
+            exchanges: AtomicUsize::new(0),
             asks: Asks::default(),
             standalone: Standalone::default(),
             ended: CancellationToken::new(),
+            epitaph: OnceLock::new(),
+            closed: OnceCell::new(),
+            forgotten: AtomicBool::new(false),
             activity: Activity {
                 open: AtomicUsize::new(0),
                 last: Mutex::new(Instant::now()),
@@ -134,20 +156,24 @@ impl Session {
         self.version.lock().negotiated()
     }
 
-    /// Whether replies of the current leg have heads; see [`Leg::has_response_heads`].
-    pub(crate) fn has_response_heads(&self) -> bool {
-        self.link.read().leg.has_response_heads()
-    }
-
-    fn leg(&self) -> (Arc<dyn Leg>, u64) {
-        let link = self.link.read();
-        (Arc::clone(&link.leg), link.generation)
+    /// A message of the client came by a transport that named this version, or none.
+    pub(crate) fn validate(&self, named: Option<ProtocolVersion>) {
+        let mut version = self.version.lock();
+        if !matches!(*version, LegVersion::Validated { .. }) {
+            // What disagrees was refused before it came here.
+            let _ = version.validate(named);
+        }
     }
 
     /// Marks the session busy until the guard is dropped.
     pub(crate) fn busy(self: &Arc<Self>) -> Busy {
         self.activity.open.fetch_add(1, Ordering::SeqCst);
         Busy(Arc::clone(self))
+    }
+
+    /// The client gave a sign of life.
+    pub(crate) fn touch(&self) {
+        *self.activity.last.lock() = Instant::now();
     }
 
     /// Since when nothing has been open; `None` while something is.
@@ -157,7 +183,7 @@ impl Session {
 
     /// How many requests of the client have no response yet.
     pub(crate) fn exchanges(&self) -> usize {
-        self.flights.len()
+        self.exchanges.load(Ordering::SeqCst)
     }
 
     pub(crate) fn era(&self) -> Era {
@@ -173,15 +199,56 @@ impl Session {
         self.ended.is_cancelled()
     }
 
-    /// Ends the session: open requests are answered, the server's session is closed, the log is
-    /// forgotten. Idempotent.
+    /// Ends the session: open requests are answered, the server's session is closed. Whoever calls
+    /// it waits until that is done, which happens once.
     pub(crate) async fn end(&self) {
-        if self.has_ended() {
-            return;
+        self.ended.cancel();
+        self.closed
+            .get_or_init(|| async {
+                let leg = self.link.read().leg();
+                leg.close().await;
+            })
+            .await;
+    }
+
+    /// Ends the session for the open requests at once, and with the server in the background.
+    fn end_soon(self: &Arc<Self>, why: Option<Fault>) {
+        if let Some(why) = why {
+            let _ = self.epitaph.set(why);
         }
         self.ended.cancel();
-        let (leg, _) = self.leg();
-        leg.close().await;
+        let session = Arc::clone(self);
+        tokio::spawn(async move { session.end().await });
+    }
+
+    /// Appends to a stream of this session in the event log.
+    ///
+    /// # Errors
+    /// As [`EventLog::append`]; [`AppendError::Closed`] also once the session was forgotten.
+    pub(crate) async fn append(
+        &self,
+        stream: StreamNumber,
+        class: Class,
+        payload: Bytes,
+        delivery: Delivery,
+    ) -> Result<EventId, AppendError> {
+        if self.forgotten.load(Ordering::SeqCst) {
+            return Err(AppendError::Closed);
+        }
+        let (log, now) = (&self.shared.log, Instant::now().into_std());
+        let appended = log
+            .append(self.key, stream, class, payload, delivery, now)
+            .await;
+        // Forgotten meanwhile: what came after that would stay for good.
+        if self.forgotten.load(Ordering::SeqCst) {
+            log.forget(self.key).await;
+        }
+        appended
+    }
+
+    /// Drops everything that the event log holds for this session.
+    pub(crate) async fn forget(&self) {
+        self.forgotten.store(true, Ordering::SeqCst);
         self.shared.log.forget(self.key).await;
     }
 }
@@ -191,7 +258,7 @@ pub(crate) struct Busy(Arc<Session>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        *self.0.activity.last.lock() = Instant::now();
+        self.0.touch();
         self.0.activity.open.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use shadowcat_mcp::build;
-use shadowcat_mcp::fault::Executed;
+use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
 use shadowcat_mcp::inspect;
 use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::Era;
-use shadowcat_transport::upstream::SendContext;
+use shadowcat_transport::metrics::Reason;
+use shadowcat_transport::upstream::{BoxFuture, SendContext};
 use tokio::sync::oneshot;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, warn};
 
 use super::Session;
+use super::asks::{Answer, Begun, answered};
 use super::flight::Flight;
 
 /// How long a cancel waits for its request to have left.
@@ -24,61 +26,111 @@ impl Session {
     /// Takes a notification or a response of the client; it keeps its place in their order.
     /// Returns at once unless the lane is full.
     pub(crate) async fn tell(self: &Arc<Self>, message: Message, headers: HeaderMap) {
+        self.touch();
         self.lane.room().await;
-        match message.kind() {
-            Kind::Notification {
-                method: Method::Initialized,
-            } => {
-                self.handshake.lock().initialized = Some(message.clone());
-                let session = Arc::clone(self);
-                self.lane.push_barrier(Box::pin(async move {
-                    session.forward(message, headers).await;
-                    session.start_standalone();
-                }));
-            }
-            Kind::Notification {
-                method: Method::Cancelled,
-            } => self.cancel(message, headers),
-            Kind::Response { id } | Kind::Error { id: Some(id) } => {
-                if self.asks.answer(id) {
-                    self.push_forward(message, headers);
-                } else {
-                    self.shared.metrics.stray_responses.inc();
-                    debug!("dropped an answer to a request that the server is not waiting for");
-                }
-            }
-            _ => self.push_forward(message, headers),
+        if answered(&message).is_some() {
+            let Some(Answer {
+                message,
+                generation,
+            }) = self.asks.answer(message)
+            else {
+                self.shared.metrics.stray_responses.inc();
+                debug!("dropped an answer to a request that the server is not waiting for");
+                return;
+            };
+            return self.push_forward(message, headers, Some(generation));
+        }
+        match message.method() {
+            Some(Method::Initialized) => self.initialized(message, headers),
+            Some(Method::Cancelled) => self.cancel(message, headers),
+            _ => self.push_forward(message, headers, None),
         }
     }
 
-    fn push_forward(self: &Arc<Self>, message: Message, headers: HeaderMap) {
+    /// `notifications/initialized`: requests wait until the server has accepted it.
+    fn initialized(self: &Arc<Self>, message: Message, headers: HeaderMap) {
         let session = Arc::clone(self);
-        self.lane.push(Box::pin(
-            async move { session.forward(message, headers).await },
-        ));
-    }
-
-    /// Sends one message to the server; into a new session if the old one is lost.
-    async fn forward(self: &Arc<Self>, message: Message, headers: HeaderMap) {
-        let context = SendContext { headers };
-        let (leg, generation) = self.leg();
-        let Err(fault) = leg.send(message.clone(), context.clone()).await else {
-            return;
-        };
-        let refused = fault.kind.is_session_loss() && fault.executed == Executed::No;
-        // An answer belongs to a request of the lost session: nobody waits for it any more.
-        let notification = matches!(message.kind(), Kind::Notification { .. });
-        if refused && notification && self.may_heal(false) {
-            if self.heal(generation).await.is_ok()
-                && self.leg().0.send(message, context).await.is_ok()
-            {
+        let job = async move {
+            if session.negotiated().is_none() {
+                debug!("dropped notifications/initialized: there was no handshake");
                 return;
             }
-        } else if refused && !self.may_heal(false) {
-            self.lose();
+            session.handshake.lock().initialized = Some(message.clone());
+            session.forward(message, headers, None).await;
+            session.start_standalone();
+        };
+        self.lane.push_barrier(self.job(job));
+    }
+
+    /// Something of the session's for its lane, which does not outlive it.
+    fn job(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) -> BoxFuture<()> {
+        let session = Arc::clone(self);
+        let bounded = async move {
+            tokio::select! {
+                () = work => {}
+                () = session.ended() => {}
+            }
+        };
+        Box::pin(bounded.instrument(self.span.clone()))
+    }
+
+    fn push_forward(
+        self: &Arc<Self>,
+        message: Message,
+        headers: HeaderMap,
+        generation: Option<u64>,
+    ) {
+        let session = Arc::clone(self);
+        let job = async move { session.forward(message, headers, generation).await };
+        self.lane.push(self.job(job));
+    }
+
+    /// Sends one message to the server; a notification into a new session if the old one is lost.
+    /// What answers a request goes to the session that asked (`generation`) or nowhere.
+    async fn forward(
+        self: &Arc<Self>,
+        message: Message,
+        headers: HeaderMap,
+        generation: Option<u64>,
+    ) {
+        let opens = message.method() == Some(&Method::Initialized);
+        let mut fault = None;
+        for _ in 0..2 {
+            let (leg, current) = match self.usable_leg().await {
+                Ok(up) => up,
+                Err(why) => {
+                    fault = Some(why);
+                    break;
+                }
+            };
+            if generation.is_some_and(|asked| asked != current) {
+                self.shared.metrics.stray_responses.inc();
+                debug!("dropped an answer to a lost session of the server");
+                return;
+            }
+            if fault.is_some() && opens {
+                // The new session was opened with it.
+                return;
+            }
+            let context = SendContext {
+                headers: headers.clone(),
+            };
+            let Err(why) = leg.send(message.clone(), context).await else {
+                return;
+            };
+            if why.kind.is_session_loss() {
+                self.lost(current, &why);
+            }
+            let refused = why.kind.is_session_loss() && why.executed == Executed::No;
+            fault = Some(why);
+            if !refused || self.has_ended() {
+                break;
+            }
         }
         self.shared.metrics.undelivered_messages.inc();
-        warn!(session = self.key.0, %fault, "the server did not take a message of the client");
+        if let Some(fault) = fault {
+            warn!(%fault, "the server did not take a message of the client");
+        }
     }
 
     /// A cancel follows its request, never overtakes it, and goes nowhere if the request never
@@ -90,10 +142,9 @@ impl Session {
             return;
         };
         flight.cancel();
-        if self.era == Era::Modern {
-            return;
+        if self.era == Era::Legacy {
+            self.push_cancel(message, headers, flight.take_left());
         }
-        self.push_cancel(message, headers, flight.take_left());
     }
 
     /// Cancels a request on our own behalf.
@@ -110,23 +161,52 @@ impl Session {
         headers: HeaderMap,
         left: Option<oneshot::Receiver<()>>,
     ) {
+        let Some(left) = left else { return };
         let session = Arc::clone(self);
-        self.lane.push(Box::pin(async move {
-            let Some(left) = left else { return };
+        let job = async move {
             if let Ok(Ok(())) = tokio::time::timeout(CANCEL_PATIENCE, left).await {
-                session.forward(message, headers).await;
+                session.forward(message, headers, None).await;
             }
-        }));
+        };
+        self.lane.push(self.job(job));
     }
 
-    /// Looks at a notification or request of the server on its way to the client.
-    pub(super) fn observe_server_message(&self, message: &Message) {
-        if let Kind::Notification {
-            method: Method::Cancelled,
-        } = message.kind()
-            && let Some(id) = inspect::cancelled_id(message)
-        {
-            self.asks.withdraw(&id);
+    /// Tells the server that its request will not be answered.
+    pub(super) fn refuse_ask(self: &Arc<Self>, id: &RequestId) {
+        let given_up = &self.shared.metrics.messages_given_up;
+        given_up.get_or_create(&Reason::of("request")).inc();
+        if self.lane.has_room() {
+            let fault = Fault::new(Side::Client, FaultKind::Overloaded, Executed::No)
+                .because("the client does not answer the server's requests");
+            let generation = Some(self.generation());
+            self.push_forward(fault.to_response(id), HeaderMap::new(), generation);
+        }
+    }
+
+    /// Looks at a notification of the server on its way to the client.
+    pub(super) fn observe_server_message(&self, message: Message) -> Message {
+        match message.kind() {
+            Kind::Notification {
+                method: Method::Cancelled,
+            } => self.asks.observe(message),
+            _ => message,
+        }
+    }
+
+    /// A request of the server on its way to the client; `None` if the client is not to see it.
+    pub(super) fn asked(self: &Arc<Self>, message: &Message, generation: u64) -> Option<Message> {
+        self.was_productive();
+        match self.asks.begin(message, generation) {
+            Begun::Ask { message, given_up } => {
+                if let Some(id) = given_up {
+                    self.refuse_ask(&id);
+                }
+                Some(message)
+            }
+            Begun::Repeated => {
+                self.shared.metrics.duplicates_dropped.inc();
+                None
+            }
         }
     }
 }

@@ -6,29 +6,29 @@
 //! first GET, as the server would see it without a proxy; on a pipe it starts with
 //! `notifications/initialized`, because what nobody takes would stop the pipe.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use shadowcat_mcp::build;
-use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
+use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::handshake::InitializeResult;
 use shadowcat_mcp::message::{Kind, Message};
 use shadowcat_mcp::version::Era;
 use shadowcat_store::{AppendError, Class, Delivery, EventId, StreamNumber};
 use shadowcat_transport::downstream::LineSink;
-use shadowcat_transport::upstream::{Item, Leg, SendContext};
+use shadowcat_transport::upstream::{Item, Leg};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, warn};
 
 use super::Session;
+use super::link::Current;
 
-/// Server requests that may wait for a client without a stream.
-const MAX_WAITING_ASKS: usize = 1024;
+/// Unread notifications that are compared with what comes.
+const MAX_COMPARED: usize = 1024;
 /// How long a stream without ids may have been away before the client is told to refresh.
 const GAP_WORTH_TELLING: Duration = Duration::from_secs(5);
 /// How often a client is told to refresh at most.
@@ -44,7 +44,7 @@ pub(crate) struct Standalone {
     state: Mutex<State>,
     /// Told after an append, and when a reader is replaced.
     pub(crate) changed: Notify,
-    /// Told after a read.
+    /// Told after a read, and after a reader is gone.
     pub(crate) read: Notify,
     /// Told when the upstream's stream is open, or known not to come.
     opened: Notify,
@@ -56,15 +56,14 @@ struct State {
     wanted: bool,
     /// The leg generation that has a pump, and whether its stream is settled (open or refused).
     pump: Option<(u64, bool)>,
-    /// Ends that pump when another leg takes its place.
-    replaced: CancellationToken,
     /// The last event that a reader took.
     cursor: u64,
     /// The reader in charge; a newer one replaces it.
     reader: u64,
     attached: bool,
-    /// Notifications that say the same twice are kept once while nobody has read them.
-    unread: HashSet<Bytes>,
+    /// Notifications that say the same twice are kept once while nobody has read them: where
+    /// each stands in the log.
+    unread: HashMap<Bytes, EventId>,
     refreshed: Option<Instant>,
 }
 
@@ -96,10 +95,13 @@ impl Standalone {
     }
 
     /// The reader took everything up to `position`.
-    pub(crate) fn took(&self, position: EventId) {
+    pub(crate) fn took(&self, reader: u64, position: EventId) {
         let mut state = self.state.lock();
-        state.cursor = state.cursor.max(position.sequence);
-        state.unread.clear();
+        if state.reader == reader {
+            state.cursor = state.cursor.max(position.sequence);
+            let cursor = state.cursor;
+            state.unread.retain(|_, id| id.sequence > cursor);
+        }
         drop(state);
         self.read.notify_waiters();
     }
@@ -111,8 +113,6 @@ impl Standalone {
         if in_charge {
             state.attached = false;
         }
-        drop(state);
-        self.read.notify_waiters();
         in_charge
     }
 }
@@ -122,21 +122,17 @@ impl Session {
     /// is open or known not to come.
     pub(crate) async fn open_standalone(self: &Arc<Self>) {
         self.standalone.state.lock().wanted = true;
-        self.leg().0.set_standalone_open(true);
-        if self.handshake.lock().initialized.is_none() {
-            return;
-        }
-        self.start_standalone();
         let settled = async {
+            self.lane.passable().await;
+            self.current().leg.set_standalone_open(true);
+            if self.handshake.lock().initialized.is_none() {
+                return;
+            }
+            self.start_standalone();
             loop {
                 let opened = self.standalone.opened.notified();
-                if self
-                    .standalone
-                    .state
-                    .lock()
-                    .pump
-                    .is_none_or(|(_, settled)| settled)
-                {
+                let pump = self.standalone.state.lock().pump;
+                if pump.is_none_or(|(_, settled)| settled) {
                     return;
                 }
                 opened.await;
@@ -148,7 +144,7 @@ impl Session {
     /// The client's stream is gone.
     pub(crate) fn close_standalone(&self, reader: u64) {
         if self.standalone.detach(reader) {
-            self.leg().0.set_standalone_open(false);
+            self.current().leg.set_standalone_open(false);
         }
     }
 
@@ -157,7 +153,11 @@ impl Session {
         if self.era == Era::Modern {
             return;
         }
-        let (leg, generation) = self.leg();
+        let Current {
+            leg,
+            generation,
+            over,
+        } = self.current();
         let mut state = self.standalone.state.lock();
         let running = state.pump.is_some_and(|(pumped, _)| pumped == generation);
         let wanted = state.wanted || !leg.has_response_heads();
@@ -166,29 +166,22 @@ impl Session {
         }
         leg.set_standalone_open(state.attached || self.standalone.pipe.get().is_some());
         state.pump = Some((generation, false));
-        let replaced = CancellationToken::new();
-        std::mem::replace(&mut state.replaced, replaced.clone()).cancel();
         drop(state);
         let session = Arc::clone(self);
-        tokio::spawn(async move {
-            // The end of the session ends its leg, which is no loss to be told.
+        let pumping = async move {
+            // What ends a leg on purpose is no loss to be told of.
             tokio::select! {
                 biased;
                 () = session.ended() => {}
-                () = session.pump(leg, generation, replaced) => {}
+                () = over.cancelled() => {}
+                () = session.pump(leg, generation) => {}
             }
-        });
+        };
+        tokio::spawn(pumping.instrument(self.span.clone()));
     }
 
-    async fn pump(
-        self: &Arc<Self>,
-        leg: Arc<dyn Leg>,
-        generation: u64,
-        replaced: CancellationToken,
-    ) {
-        let Some(incoming) = replaced.run_until_cancelled(leg.standalone()).await else {
-            return;
-        };
+    async fn pump(self: &Arc<Self>, leg: Arc<dyn Leg>, generation: u64) {
+        let incoming = leg.standalone().await;
         {
             let mut state = self.standalone.state.lock();
             if let Some(pump) = state.pump.as_mut().filter(|pump| pump.0 == generation) {
@@ -197,9 +190,9 @@ impl Session {
         }
         self.standalone.opened.notify_waiters();
         let Some(mut incoming) = incoming else { return };
-        while let Some(Some(item)) = replaced.run_until_cancelled(incoming.next()).await {
+        while let Some(item) = incoming.next().await {
             match item {
-                Ok(Item::Message(message)) => self.standalone_message(&leg, message).await,
+                Ok(Item::Message(message)) => self.standalone_message(message, generation).await,
                 Ok(Item::Gap(away)) => self.standalone_gap(away).await,
                 Err(fault) => {
                     self.standalone_fault(&fault, generation);
@@ -210,36 +203,29 @@ impl Session {
     }
 
     fn standalone_fault(self: &Arc<Self>, fault: &Fault, generation: u64) {
-        if !fault.kind.is_session_loss() {
-            warn!(session = self.key.0, %fault, "the standalone stream ended");
-        } else if self.may_heal(false) {
-            self.heal_soon(generation);
+        if fault.kind.is_session_loss() {
+            self.lost(generation, fault);
         } else {
-            self.lose();
+            warn!(%fault, "the standalone stream ended");
         }
     }
 
-    async fn standalone_message(self: &Arc<Self>, leg: &Arc<dyn Leg>, message: Message) {
-        match message.kind() {
-            Kind::Request { id, .. } => {
-                if self.asks.len() >= MAX_WAITING_ASKS {
-                    let fault = Fault::new(Side::Client, FaultKind::Overloaded, Executed::No)
-                        .because("the client does not take the server's requests");
-                    let response = fault.to_response(id);
-                    let _ = leg.send(response, SendContext::default()).await;
-                    return;
-                }
-                if !self.asks.begin(id) {
-                    return;
-                }
-            }
+    async fn standalone_message(self: &Arc<Self>, message: Message, generation: u64) {
+        let message = match message.kind() {
+            Kind::Request { .. } => match self.asked(&message, generation) {
+                Some(ask) => ask,
+                None => return,
+            },
             Kind::Response { .. } | Kind::Error { .. } => {
                 self.shared.metrics.stray_responses.inc();
                 debug!("dropped a response on the standalone stream that answers nothing");
                 return;
             }
-            Kind::Notification { .. } => self.observe_server_message(&message),
-        }
+            Kind::Notification { .. } => {
+                self.was_productive();
+                self.observe_server_message(message)
+            }
+        };
         self.standalone_append(message).await;
     }
 
@@ -271,14 +257,8 @@ impl Session {
         }
     }
 
-    /// What the server sends before it has answered `initialize`, over HTTP: that answer is one
-    /// JSON body, so the rest waits for the standalone stream.
-    pub(crate) async fn keep_for_standalone(self: &Arc<Self>, message: Message) {
-        self.standalone_append(message).await;
-    }
-
-    /// Gives a message to the client outside of any exchange.
-    pub(super) async fn standalone_append(self: &Arc<Self>, message: Message) {
+    /// Gives a message to the client outside of any exchange: now, or when it has a stream for it.
+    pub(crate) async fn standalone_append(&self, message: Message) {
         if let Some(pipe) = self.standalone.pipe.get() {
             let _ = pipe.send(message).await;
             return;
@@ -288,32 +268,42 @@ impl Session {
             _ => Class::Notification,
         };
         let payload = message.as_line();
-        if build::is_coalescible(&message)
-            && !self.standalone.state.lock().unread.insert(payload.clone())
-        {
+        let compared = build::is_coalescible(&message);
+        if compared && self.is_waiting(&payload).await {
             self.shared.metrics.coalesced.inc();
             return;
         }
-        loop {
+        let id = loop {
             let progress = self.standalone.read.notified();
-            let now = Instant::now().into_std();
-            let (log, stream) = (&self.shared.log, StreamNumber::STANDALONE);
-            let appended = log
-                .append(
-                    self.key,
-                    stream,
-                    class,
-                    payload.clone(),
-                    Delivery::Pending,
-                    now,
-                )
-                .await;
-            match appended {
-                Ok(_) => break,
-                Err(AppendError::Full) => progress.await,
+            let stream = StreamNumber::STANDALONE;
+            let delivery = Delivery::Pending;
+            match self.append(stream, class, payload.clone(), delivery).await {
+                Ok(id) => break id,
+                Err(AppendError::Full) => tokio::select! {
+                    () = progress => {}
+                    () = self.ended() => return,
+                },
                 Err(AppendError::Closed) => return,
+            }
+        };
+        if compared {
+            let mut state = self.standalone.state.lock();
+            if id.sequence > state.cursor {
+                if state.unread.len() >= MAX_COMPARED {
+                    state.unread.clear();
+                }
+                state.unread.insert(payload, id);
             }
         }
         self.standalone.changed.notify_waiters();
+    }
+
+    /// Whether an equal notification waits to be read. One that the log has given up does not.
+    async fn is_waiting(&self, payload: &Bytes) -> bool {
+        let waiting = self.standalone.state.lock().unread.get(payload).copied();
+        match waiting {
+            Some(id) => self.shared.log.holds(self.key, id).await,
+            None => false,
+        }
     }
 }

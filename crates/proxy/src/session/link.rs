@@ -1,0 +1,208 @@
+//! The leg in use, whether it works, and who waits for it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use shadowcat_mcp::fault::{Executed, Fault, Side};
+use shadowcat_mcp::version::ProtocolVersion;
+use shadowcat_transport::upstream::Leg;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Session;
+
+/// How far off the next attempt to replace a leg may be for a request to wait for it.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A leg that was up for so long was productive, whatever it brought.
+const PRODUCTIVE: Duration = Duration::from_secs(30);
+/// Distance of the attempts that requests ask for once a server was given up.
+const ASKED_DISTANCE: Duration = Duration::from_secs(1);
+
+/// The leg in use. Each replacement has a new generation, so that two who notice the same loss
+/// replace it once.
+pub(super) struct Link {
+    leg: Arc<dyn Leg>,
+    generation: u64,
+    /// Cancelled when the leg was replaced.
+    over: CancellationToken,
+    health: Health,
+    since: Instant,
+    /// Losses and failed replacements in a row, without anything productive between them.
+    failures: u32,
+}
+
+/// Whether a leg can be used.
+#[derive(Debug, Clone)]
+pub(super) enum Health {
+    /// It can.
+    Up,
+    /// It is being replaced: the attempt began or is due at `next`.
+    Healing { next: Instant, last: Fault },
+    /// The attempts are used up: from now on they are rare.
+    GivenUp {
+        next: Instant,
+        tried: Instant,
+        last: Fault,
+    },
+}
+
+impl Link {
+    pub(super) fn new(leg: Arc<dyn Leg>) -> Self {
+        Self {
+            leg,
+            generation: 0,
+            over: CancellationToken::new(),
+            health: Health::Up,
+            since: Instant::now(),
+            failures: 0,
+        }
+    }
+
+    pub(super) fn leg(&self) -> Arc<dyn Leg> {
+        Arc::clone(&self.leg)
+    }
+}
+
+/// A leg, and what tells it from its successors.
+pub(super) struct Current {
+    pub(super) leg: Arc<dyn Leg>,
+    pub(super) generation: u64,
+    pub(super) over: CancellationToken,
+}
+
+impl Session {
+    /// Whether replies of the current leg have heads; see [`Leg::has_response_heads`].
+    pub(crate) fn has_response_heads(&self) -> bool {
+        self.link.read().leg.has_response_heads()
+    }
+
+    pub(super) fn current(&self) -> Current {
+        let link = self.link.read();
+        Current {
+            leg: Arc::clone(&link.leg),
+            generation: link.generation,
+            over: link.over.clone(),
+        }
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.link.read().generation
+    }
+
+    /// The leg if it can be used now.
+    pub(super) fn leg_if_up(&self) -> Option<(Arc<dyn Leg>, u64)> {
+        let link = self.link.read();
+        matches!(link.health, Health::Up).then(|| (Arc::clone(&link.leg), link.generation))
+    }
+
+    /// The leg, once it can be used: a request waits for a replacement that is under way or soon.
+    ///
+    /// # Errors
+    /// Why there is none, and when the next attempt is due. Nothing was executed.
+    pub(super) async fn usable_leg(&self) -> Result<(Arc<dyn Leg>, u64), Fault> {
+        loop {
+            let changed = self.health_changed.notified();
+            if let Some(up) = self.leg_if_up() {
+                return Ok(up);
+            }
+            let health = self.link.read().health.clone();
+            let now = Instant::now();
+            match health {
+                Health::Up => continue,
+                Health::Healing { next, .. } if next <= now + PATIENCE => {}
+                // Over HTTP a request is as good a probe as any; a process is not started for it.
+                Health::GivenUp { tried, .. }
+                    if self.has_response_heads() && now >= tried + ASKED_DISTANCE =>
+                {
+                    self.hurry.notify_one();
+                }
+                Health::Healing { next, last } | Health::GivenUp { next, last, .. } => {
+                    return Err(unavailable(&last, next.saturating_duration_since(now)));
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// When the next attempt to replace the leg is due, and what the last one died of.
+    pub(super) fn next_attempt(&self) -> Option<(Instant, Fault)> {
+        match &self.link.read().health {
+            Health::Up => None,
+            Health::Healing { next, last } | Health::GivenUp { next, last, .. } => {
+                Some((*next, last.clone()))
+            }
+        }
+    }
+
+    pub(super) fn set_health(&self, health: Health) {
+        self.link.write().health = health;
+        self.health_changed.notify_waiters();
+    }
+
+    /// Notes that the leg of this generation is lost. `Some` with the losses in a row if nobody
+    /// noticed before.
+    pub(super) fn note_loss(&self, generation: u64, fault: &Fault) -> Option<u32> {
+        let mut link = self.link.write();
+        if link.generation != generation || !matches!(link.health, Health::Up) {
+            return None;
+        }
+        let productive = self.productive.load(Ordering::Relaxed);
+        if productive || link.since.elapsed() >= PRODUCTIVE {
+            link.failures = 0;
+        } else {
+            link.failures += 1;
+        }
+        link.health = Health::Healing {
+            next: Instant::now(),
+            last: fault.clone(),
+        };
+        Some(link.failures)
+    }
+
+    /// Puts a new leg in the place of the lost one, which it returns.
+    ///
+    /// # Errors
+    /// The new leg, if the session has ended meanwhile.
+    pub(super) fn replace_leg(
+        &self,
+        leg: Arc<dyn Leg>,
+        failures: u32,
+    ) -> Result<Arc<dyn Leg>, Arc<dyn Leg>> {
+        let mut link = self.link.write();
+        // Checked under the lock that `end` takes after it has said so: one of both closes it.
+        if self.has_ended() {
+            return Err(leg);
+        }
+        let old = std::mem::replace(&mut link.leg, leg);
+        std::mem::take(&mut link.over).cancel();
+        link.generation += 1;
+        link.health = Health::Up;
+        link.since = Instant::now();
+        link.failures = failures;
+        self.productive.store(false, Ordering::Relaxed);
+        drop(link);
+        self.health_changed.notify_waiters();
+        Ok(old)
+    }
+
+    /// The leg in use brought something for the client.
+    pub(super) fn was_productive(&self) {
+        if !self.productive.load(Ordering::Relaxed) {
+            self.productive.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn leg_negotiated(&self, version: ProtocolVersion) {
+        self.link.read().leg.negotiated(version);
+    }
+}
+
+fn unavailable(last: &Fault, wait: Duration) -> Fault {
+    let after = last.retry_after.unwrap_or(Duration::ZERO).max(wait);
+    Fault::new(Side::Upstream, last.kind, Executed::No)
+        .because(format!(
+            "the server's session is lost and could not be restored yet ({last})"
+        ))
+        .after(Some(after))
+}

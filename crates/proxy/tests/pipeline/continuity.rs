@@ -1,0 +1,535 @@
+//! A lost upstream session, and what the client notices of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shadowcat_mcp::fault::{Executed, Fault, FaultKind};
+use shadowcat_proxy::config::{Config, OnSessionLoss};
+use tokio::time::{Instant, sleep};
+
+use crate::client::{Answer, Client, Proxy};
+use crate::fake::{Call, FakeServer, Habits, fault, session_lost};
+use crate::json::text;
+
+const CALL: &str = r#"{"id":1,"method":"tools/call","params":{"name":"t"}}"#;
+const LIST: &str = r#"{"id":2,"method":"tools/list"}"#;
+
+fn crash(executed: Executed) -> Fault {
+    fault(FaultKind::ChildExited, executed)
+}
+
+/// A client with a log level, a subscription and an open standalone stream.
+async fn set_up(proxy: &Proxy) -> (Client, crate::client::Events, crate::fake::Feeder) {
+    let client = proxy.initialized().await;
+    let opened = match proxy.server.is_pipe() {
+        true => Some(proxy.server.standalone().await.stream()),
+        false => None,
+    };
+    for setting in [
+        r#"{"id":10,"method":"logging/setLevel","params":{"level":"debug"}}"#,
+        r#"{"id":11,"method":"resources/subscribe","params":{"uri":"file:///a"}}"#,
+        r#"{"id":12,"method":"resources/subscribe","params":{"uri":"file:///b"}}"#,
+        r#"{"id":13,"method":"resources/unsubscribe","params":{"uri":"file:///b"}}"#,
+    ] {
+        let posting = client.posting(setting);
+        proxy.server.request().await.json("{}");
+        posting.await.unwrap();
+    }
+    let getting = client.getting(None);
+    let feeder = match opened {
+        Some(feeder) => feeder,
+        None => proxy.server.standalone().await.stream(),
+    };
+    let events = getting.await.unwrap().stream();
+    (client, events, feeder)
+}
+
+/// Answers what a new session is set up with.
+async fn restore(server: &FakeServer, leg: usize) {
+    for method in ["logging/setLevel", "resources/subscribe"] {
+        let request = server.request().await;
+        assert_eq!((request.leg, request.method()), (leg, method));
+        request.json("{}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_request_goes_once_into_the_new_session_whatever_its_method() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let (client, mut events, _feeder) = set_up(&proxy).await;
+    let posting = client.posting(CALL);
+    proxy.server.request().await.fail(session_lost());
+    restore(&proxy.server, 1).await;
+    let mut answered = false;
+    for _ in 0..2 {
+        match proxy.server.call().await {
+            Call::Request(request) => {
+                assert_eq!((request.leg, request.method()), (1, "tools/call"));
+                request.json(r#"{"again":1}"#);
+                answered = true;
+            }
+            Call::Standalone(standalone) => {
+                assert_eq!(standalone.leg, 1);
+                standalone.refuse();
+            }
+            Call::Sent(sent) => panic!("got {}", text(&sent.message)),
+        }
+    }
+    assert!(answered && posting.await.unwrap().body().contains("again"));
+    let mut news = Vec::new();
+    for _ in 0..3 {
+        news.push(events.message().await.unwrap());
+    }
+    let told = |what: &str| news.iter().any(|message| message.contains(what));
+    assert!(
+        told("tools/list_changed") && told("resources/list_changed"),
+        "{news:?}"
+    );
+    assert!(told(r#""uri":"file:///a""#), "{news:?}");
+    let seen = proxy.server.seen();
+    let of_the_new: Vec<_> = seen.iter().filter(|seen| seen.starts_with("1 ")).collect();
+    assert_eq!(
+        of_the_new[..5],
+        [
+            "1 initialize",
+            "1 = 2025-11-25",
+            "1 notifications/initialized",
+            "1 logging/setLevel",
+            "1 resources/subscribe",
+        ]
+    );
+    assert_eq!(proxy.server.count("0 close"), 1);
+    assert_eq!(proxy.metrics.sessions_healed.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_refused_twice_at_most() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    for _ in 0..2 {
+        proxy.server.request().await.fail(session_lost());
+    }
+    let body = posting.await.unwrap().body();
+    assert!(
+        body.contains(r#""kind":"session_lost","executed":"no""#),
+        "{body}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_in_the_middle_of_a_safe_request_is_survived() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(LIST);
+    let lost = fault(FaultKind::ConnectionLost, Executed::Unknown);
+    proxy.server.request().await.fail(lost);
+    proxy.server.request().await.fail(session_lost());
+    let request = proxy.server.request().await;
+    assert_eq!(request.leg, 1);
+    request.json("{}");
+    assert!(posting.await.unwrap().body().contains("result"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_is_healed_once_for_all_who_notice() {
+    for pipe in [false, true] {
+        let habits = Habits {
+            pipe,
+            ..Habits::default()
+        };
+        let proxy = Proxy::new(habits, Config::default());
+        let client = proxy.initialized().await;
+        if pipe {
+            proxy.server.standalone().await.refuse();
+        }
+        let mut calls = Vec::new();
+        for id in 100..104 {
+            let call = format!(r#"{{"id":{id},"method":"tools/call","params":{{"name":"t"}}}}"#);
+            calls.push((client.posting(&call), proxy.server.request().await));
+        }
+        let listing = client.posting(LIST);
+        let list = proxy.server.request().await;
+        let unsent = client.posting(r#"{"id":3,"method":"tools/call","params":{"name":"u"}}"#);
+        let never_arrived = proxy.server.request().await;
+        let (answers, requests): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
+        for request in requests {
+            request.fail(crash(Executed::Unknown));
+        }
+        list.fail(crash(Executed::Unknown));
+        never_arrived.fail(crash(Executed::No));
+        for _ in 0..if pipe { 3 } else { 2 } {
+            match proxy.server.call().await {
+                Call::Request(request) => {
+                    assert_eq!(request.leg, 1);
+                    request.json("{}");
+                }
+                Call::Standalone(standalone) => standalone.refuse(),
+                Call::Sent(sent) => panic!("got {}", text(&sent.message)),
+            }
+        }
+        for answer in answers {
+            let body = answer.await.unwrap().body();
+            assert!(
+                body.contains(r#""kind":"child_exited","executed":"unknown""#),
+                "{body}"
+            );
+        }
+        assert!(listing.await.unwrap().body().contains("result"));
+        assert!(unsent.await.unwrap().body().contains("result"));
+        assert_eq!(proxy.server.count("1 initialize"), 1);
+        assert_eq!(proxy.server.count("2 initialize"), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_and_notifications_wait_for_the_new_session() {
+    let habits = Habits {
+        by_hand: true,
+        ..Habits::default()
+    };
+    let proxy = Proxy::new(habits, Config::default());
+    let mut client = proxy.client();
+    let server = Arc::clone(&proxy.server);
+    tokio::spawn(async move {
+        let initialize = server.request().await;
+        initialize.json(r#"{"protocolVersion":"2025-11-25","capabilities":{}}"#);
+    });
+    client.initialize("2025-11-25").await;
+    client
+        .post(r#"{"method":"notifications/initialized"}"#)
+        .await;
+    proxy.server.sent().await.accept();
+    let posting = client.posting(CALL);
+    proxy.server.request().await.fail(session_lost());
+    let initialize = proxy.server.request().await;
+    assert_eq!(initialize.method(), "initialize");
+    let listing = client.posting(LIST);
+    client
+        .post(r#"{"method":"notifications/roots/list_changed"}"#)
+        .await;
+    assert!(proxy.server.is_quiet(Duration::from_secs(1)).await);
+    initialize.json(r#"{"protocolVersion":"2025-11-25","capabilities":{}}"#);
+    let initialized = proxy.server.sent().await;
+    assert_eq!(
+        (initialized.leg, initialized.method()),
+        (1, "notifications/initialized")
+    );
+    assert!(proxy.server.is_quiet(Duration::from_secs(1)).await);
+    initialized.accept();
+    for _ in 0..3 {
+        match proxy.server.call().await {
+            Call::Request(request) => {
+                assert_eq!(request.leg, 1);
+                request.json("{}");
+            }
+            Call::Sent(sent) => {
+                assert_eq!(
+                    (sent.leg, sent.method()),
+                    (1, "notifications/roots/list_changed")
+                );
+                sent.accept();
+            }
+            Call::Standalone(_) => panic!("nobody asked for it"),
+        }
+    }
+    posting.await.unwrap();
+    listing.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_notices_may_go_and_the_session_is_still_restored() {
+    let habits = Habits {
+        by_hand: true,
+        ..Habits::default()
+    };
+    let config = Config {
+        request_timeout: Some(Duration::from_secs(2)),
+        ..Config::default()
+    };
+    let proxy = Proxy::new(habits, config);
+    let mut client = proxy.client();
+    let server = Arc::clone(&proxy.server);
+    tokio::spawn(async move {
+        let initialize = server.request().await;
+        initialize.json(r#"{"protocolVersion":"2025-11-25","capabilities":{}}"#);
+    });
+    client.initialize("2025-11-25").await;
+    client
+        .post(r#"{"method":"notifications/initialized"}"#)
+        .await;
+    proxy.server.sent().await.accept();
+    let posting = client.posting(CALL);
+    proxy.server.request().await.fail(session_lost());
+    let initialize = proxy.server.request().await;
+    assert!(posting.await.unwrap().body().contains("timeout"));
+    initialize.json(r#"{"protocolVersion":"2025-11-25","capabilities":{}}"#);
+    proxy.server.sent().await.accept();
+    let posting = client.posting(LIST);
+    let list = proxy.server.request().await;
+    assert_eq!(list.leg, 1, "one handshake was enough");
+    list.json("{}");
+    posting.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_server_requests_are_taken_back_and_late_answers_dropped() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let (client, mut events, feeder) = set_up(&proxy).await;
+    feeder
+        .message(r#"{"id":0,"method":"elicitation/create"}"#)
+        .await;
+    assert!(
+        events
+            .message()
+            .await
+            .unwrap()
+            .contains("elicitation/create")
+    );
+    feeder.fail(session_lost()).await;
+    restore(&proxy.server, 1).await;
+    let feeder = proxy.server.standalone().await.stream();
+    feeder.message(r#"{"id":0,"method":"roots/list"}"#).await;
+    let mut ask = String::new();
+    let mut cancelled = false;
+    for _ in 0..5 {
+        let message = events.message().await.unwrap();
+        cancelled |=
+            message.contains("notifications/cancelled") && message.contains(r#""requestId":0"#);
+        if message.contains("roots/list") {
+            ask = message;
+        }
+    }
+    assert!(cancelled);
+    client
+        .post(r#"{"id":0,"result":{"action":"accept"}}"#)
+        .await;
+    assert!(
+        proxy.server.is_quiet(Duration::from_secs(1)).await,
+        "a late answer"
+    );
+    let ask = crate::json::parse(&ask);
+    let id = ask.id().unwrap().to_json();
+    assert_ne!(id, "0", "the client cannot take it for the lost one");
+    client
+        .post(&format!(r#"{{"id":{id},"result":{{"roots":[]}}}}"#))
+        .await;
+    let answer = proxy.server.sent().await;
+    assert_eq!(
+        text(&answer.message),
+        r#"{"jsonrpc":"2.0","id":0,"result":{"roots":[]}}"#
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_new_session_asks_at_once_reaches_the_client() {
+    let habits = Habits {
+        pipe: true,
+        ..Habits::default()
+    };
+    let proxy = Proxy::new(habits, Config::default());
+    let (client, mut events, feeder) = set_up(&proxy).await;
+    feeder.fail(crash(Executed::Unknown)).await;
+    let level = proxy.server.request().await;
+    assert_eq!(level.method(), "logging/setLevel");
+    let pipe = level.stream(true);
+    pipe.message(r#"{"id":3,"method":"roots/list"}"#).await;
+    pipe.respond("{}").await;
+    proxy.server.request().await.json("{}");
+    proxy.server.standalone().await.refuse();
+    assert!(events.message().await.unwrap().contains("roots/list"));
+    client.post(r#"{"id":3,"result":{"roots":[]}}"#).await;
+    assert_eq!(proxy.server.sent().await.leg, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_version_ends_the_session_and_names_both() {
+    let habits = Habits {
+        versions: vec!["2025-11-25", "2025-03-26"],
+        ..Habits::default()
+    };
+    let proxy = Proxy::new(habits, Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    proxy.server.request().await.fail(session_lost());
+    let body = posting.await.unwrap().body();
+    assert!(
+        body.contains("2025-11-25") && body.contains("2025-03-26"),
+        "{body}"
+    );
+    assert_eq!(client.post(LIST).await.status(), 404);
+    assert_eq!(proxy.server.count("1 close"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_that_is_passed_on_is_a_404() {
+    let config = Config {
+        on_session_loss: OnSessionLoss::Propagate,
+        ..Config::default()
+    };
+    let proxy = Proxy::new(Habits::default(), config.clone());
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    proxy.server.request().await.fail(session_lost());
+    assert_eq!(posting.await.unwrap().status(), 404, "it was not executed");
+    assert_eq!(client.post(LIST).await.status(), 404);
+    assert_eq!(proxy.server.count("1 initialize"), 0);
+
+    let proxy = Proxy::new(Habits::default(), config);
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    proxy.server.request().await.fail(crash(Executed::Unknown));
+    let body = posting.await.unwrap().body();
+    assert!(
+        body.contains(r#""executed":"unknown""#),
+        "it may have been: {body}"
+    );
+    assert_eq!(client.post(LIST).await.status(), 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn crashes_in_a_row_are_spaced_and_then_answered() {
+    let habits = Habits {
+        pipe: true,
+        ..Habits::default()
+    };
+    let proxy = Proxy::new(habits, Config::default());
+    let client = proxy.initialized().await;
+    let mut pipe = proxy.server.standalone().await.stream();
+    let started = Instant::now();
+    // The first comes after something productive and does not count.
+    for crashed in 0..=10 {
+        pipe.fail(crash(Executed::Unknown)).await;
+        if crashed == 10 {
+            break;
+        }
+        pipe = loop {
+            if let Ok(Call::Standalone(standalone)) =
+                tokio::time::timeout(Duration::from_secs(40), proxy.server.call()).await
+            {
+                break standalone.stream();
+            }
+        };
+    }
+    let took = started.elapsed();
+    assert!(
+        took > Duration::from_secs(150) && took < Duration::from_secs(250),
+        "{took:?}"
+    );
+    sleep(Duration::from_secs(1)).await;
+    let starts = proxy
+        .server
+        .seen()
+        .iter()
+        .filter(|s| s.ends_with(" initialize"))
+        .count();
+    let asked = Instant::now();
+    let body = client.post(LIST).await.body();
+    assert!(
+        body.contains(r#""kind":"child_exited","executed":"no","retry_safe":true,"retry_after""#),
+        "{body}"
+    );
+    assert_eq!(asked.elapsed(), Duration::ZERO, "at once");
+    assert_eq!(proxy.metrics.given_up.get(), 1);
+    sleep(Duration::from_secs(75)).await;
+    let probed = proxy
+        .server
+        .seen()
+        .iter()
+        .filter(|s| s.ends_with(" initialize"))
+        .count();
+    assert_eq!(probed, starts + 1, "one probe");
+    let posting = client.posting(LIST);
+    loop {
+        match proxy.server.call().await {
+            Call::Request(request) => break request.json("{}"),
+            Call::Standalone(standalone) => drop(standalone.stream()),
+            Call::Sent(sent) => panic!("got {}", text(&sent.message)),
+        }
+    }
+    assert!(
+        posting.await.unwrap().body().contains("result"),
+        "the probe succeeded"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_come_back_is_an_error_and_a_request_probes_it() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    for leg in 1..40 {
+        let down = fault(FaultKind::Connect, Executed::No);
+        proxy.server.broken.lock().insert(leg, down);
+    }
+    let posting = client.posting(CALL);
+    let asked = Instant::now();
+    proxy.server.request().await.fail(session_lost());
+    let body = posting.await.unwrap().response().await;
+    assert!(
+        body.contains(r#""kind":"connect","executed":"no""#),
+        "{body}"
+    );
+    assert!(
+        asked.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        asked.elapsed()
+    );
+    sleep(Duration::from_secs(600)).await;
+    proxy.server.broken.lock().clear();
+    let posting = client.posting(CALL);
+    let back = Instant::now();
+    proxy.server.request().await.json("{}");
+    assert!(posting.await.unwrap().body().contains("result"));
+    assert_eq!(
+        back.elapsed(),
+        Duration::ZERO,
+        "the request itself is the probe"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_ends_while_it_is_restored_leaves_nothing_open() {
+    let habits = Habits {
+        by_hand: true,
+        ..Habits::default()
+    };
+    let proxy = Proxy::new(habits, Config::default());
+    let mut client = proxy.client();
+    let server = Arc::clone(&proxy.server);
+    tokio::spawn(async move {
+        let initialize = server.request().await;
+        initialize.json(r#"{"protocolVersion":"2025-11-25","capabilities":{}}"#);
+    });
+    client.initialize("2025-11-25").await;
+    client
+        .post(r#"{"method":"notifications/initialized"}"#)
+        .await;
+    proxy.server.sent().await.accept();
+    let posting = client.posting(CALL);
+    proxy.server.request().await.fail(session_lost());
+    let _initialize = proxy.server.request().await;
+    assert!(matches!(client.delete().await, Answer::Ended));
+    assert!(posting.await.unwrap().body().contains("session_ended"));
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(
+        proxy.server.count("0 close") + proxy.server.count("1 close"),
+        2
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_nothing_does_not_hold_up_the_others_request() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let (client, _events, feeder) = set_up(&proxy).await;
+    feeder.fail(session_lost()).await;
+    restore(&proxy.server, 1).await;
+    let posting = client.posting(LIST);
+    loop {
+        match proxy.server.call().await {
+            Call::Request(request) => break request.json("{}"),
+            Call::Standalone(standalone) => standalone.refuse(),
+            Call::Sent(sent) => panic!("got {}", text(&sent.message)),
+        }
+    }
+    posting.await.unwrap();
+}

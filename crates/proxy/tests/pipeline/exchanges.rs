@@ -1,0 +1,507 @@
+//! One outcome per request, always.
+
+use std::time::Duration;
+
+use shadowcat_mcp::fault::{Executed, FaultKind};
+use shadowcat_proxy::config::Config;
+use tokio::time::{Instant, sleep};
+
+use crate::client::{Answer, Proxy};
+use crate::fake::{Call, Habits, fault};
+
+const CALL: &str = r#"{"id":1,"method":"tools/call","params":{"name":"t"}}"#;
+const LIST: &str = r#"{"id":1,"method":"tools/list"}"#;
+
+fn data(kind: &str, executed: &str) -> String {
+    let safe = executed == "no";
+    format!(
+        r#""data":{{"shadowcat":{{"side":"upstream","kind":"{kind}","executed":"{executed}","retry_safe":{safe}"#
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_json_answer_stays_one_body() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    proxy.server.request().await.json(r#"{"content":[]}"#);
+    let answer = posting.await.unwrap();
+    assert_eq!(
+        answer.body(),
+        r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}}"#
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_ends_without_a_response_is_an_error() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    let feeder = proxy.server.request().await.stream(false);
+    let events = posting.await.unwrap().stream();
+    feeder
+        .message(r#"{"method":"notifications/message"}"#)
+        .await;
+    drop(feeder);
+    let messages = events.rest().await;
+    assert_eq!(messages.len(), 2, "{messages:?}");
+    assert!(
+        messages[1].contains(r#""id":1,"error":{"code":-32603"#),
+        "{messages:?}"
+    );
+    assert!(
+        messages[1].contains(&data("stream_ended", "unknown")),
+        "{messages:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_safe_request_whose_answer_was_lost_is_sent_once_more() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(LIST);
+    for _ in 0..2 {
+        let lost = fault(FaultKind::ConnectionLost, Executed::Unknown);
+        proxy.server.request().await.fail(lost);
+    }
+    let body = posting.await.unwrap().body();
+    assert!(body.contains(&data("connection_lost", "unknown")), "{body}");
+    assert_eq!(proxy.server.count("0 tools/list"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_answer_was_lost_is_never_sent_again() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    let lost = fault(FaultKind::ConnectionLost, Executed::Unknown);
+    proxy.server.request().await.fail(lost);
+    let body = posting.await.unwrap().body();
+    assert!(body.contains(&data("connection_lost", "unknown")), "{body}");
+    assert_eq!(proxy.server.count("0 tools/call"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tool_declared_harmless_may_be_called_again_if_the_user_says_so() {
+    for allowed in [false, true] {
+        let config = Config {
+            retry_idempotent_tools: allowed,
+            ..Config::default()
+        };
+        let proxy = Proxy::new(Habits::default(), config);
+        let client = proxy.initialized().await;
+        let posting = client.posting(LIST);
+        let tools = r#"{"tools":[{"name":"t","annotations":{"readOnlyHint":true}}]}"#;
+        proxy.server.request().await.json(tools);
+        posting.await.unwrap();
+        let posting = client.posting(CALL);
+        proxy
+            .server
+            .request()
+            .await
+            .fail(fault(FaultKind::ConnectionLost, Executed::Unknown));
+        if allowed {
+            proxy.server.request().await.json("{}");
+        }
+        let body = posting.await.unwrap().body();
+        assert_eq!(body.contains("result"), allowed, "{body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_hint_reaches_the_client() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    let limited = fault(FaultKind::RateLimited, Executed::No).after(Some(Duration::from_secs(7)));
+    proxy.server.request().await.fail(limited);
+    let body = posting.await.unwrap().body();
+    assert!(
+        body.contains(r#""retry_safe":true,"retry_after":7}"#),
+        "{body}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_is_moved_by_its_own_progress_only() {
+    let config = Config {
+        request_timeout: Some(Duration::from_secs(10)),
+        ..Config::default()
+    };
+    let proxy = Proxy::new(Habits::default(), config);
+    let client = proxy.initialized().await;
+    let call =
+        r#"{"id":1,"method":"tools/call","params":{"name":"t","_meta":{"progressToken":"mine"}}}"#;
+    let started = Instant::now();
+    let posting = client.posting(call);
+    let feeder = proxy.server.request().await.stream(false);
+    let mut events = posting.await.unwrap().stream();
+    let progress = |token: &str| {
+        format!(
+            r#"{{"method":"notifications/progress","params":{{"progressToken":"{token}","progress":1}}}}"#
+        )
+    };
+    sleep(Duration::from_secs(8)).await;
+    feeder.message(&progress("mine")).await;
+    assert!(events.message().await.unwrap().contains("progress"));
+    sleep(Duration::from_secs(8)).await;
+    feeder.message(&progress("other")).await;
+    assert!(events.message().await.unwrap().contains("progress"));
+    let error = events.message().await.unwrap();
+    assert!(error.contains(&data("timeout", "unknown")), "{error}");
+    let took = started.elapsed().as_secs();
+    assert_eq!(took, 18, "8 s, and 10 s from there");
+    let cancel = proxy.server.sent().await;
+    assert_eq!(
+        cancel.method(),
+        "notifications/cancelled",
+        "the server is told"
+    );
+    cancel.accept();
+    assert_eq!(events.message().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_does_not_outlive_the_deadline() {
+    let config = Config {
+        request_timeout: Some(Duration::from_secs(10)),
+        ..Config::default()
+    };
+    let proxy = Proxy::new(Habits::default(), config);
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    let feeder = proxy.server.request().await.stream(false);
+    let events = posting.await.unwrap().stream();
+    let flood = tokio::spawn(async move {
+        while feeder.try_message(r#"{"method":"notifications/message"}"#) {
+            sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let messages = events.rest().await;
+    assert!(messages.last().unwrap().contains("timeout"));
+    flood.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_request_needs_no_answer() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    let feeder = proxy.server.request().await.stream(false);
+    let reading = tokio::spawn(posting.await.unwrap().stream().rest());
+    let cancel = r#"{"method":"notifications/cancelled","params":{"requestId":1}}"#;
+    assert!(matches!(client.post(cancel).await, Answer::Accepted));
+    let sent = proxy.server.sent().await;
+    assert_eq!(sent.method(), "notifications/cancelled");
+    sent.accept();
+    let cancelled = Instant::now();
+    for _ in 0..3 {
+        // What goes on does not keep it open for longer.
+        sleep(Duration::from_secs(2)).await;
+        let _ = feeder.try_message(r#"{"method":"notifications/message"}"#);
+    }
+    assert_eq!(reading.await.unwrap().len(), 2, "and then the end");
+    assert!(cancelled.elapsed() < Duration::from_secs(7));
+    let posting = client.posting(CALL);
+    proxy.server.request().await.json("{}");
+    assert!(
+        posting.await.unwrap().body().contains("result"),
+        "the id is free"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_crosses_a_cancel_still_arrives() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    let request = proxy.server.request().await;
+    let cancel = r#"{"method":"notifications/cancelled","params":{"requestId":1}}"#;
+    client.post(cancel).await;
+    sleep(Duration::from_secs(1)).await;
+    request.json("{}");
+    assert!(posting.await.unwrap().body().contains("result"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_vanishes_has_not_cancelled() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    let request = proxy.server.request().await;
+    posting.abort();
+    assert!(
+        proxy.server.is_quiet(Duration::from_secs(30)).await,
+        "no cancel"
+    );
+    let duplicate = client.post(CALL).await.body();
+    assert!(
+        duplicate.contains("-32600"),
+        "it is still open: {duplicate}"
+    );
+    request.json("{}");
+    sleep(Duration::from_millis(1)).await;
+    let posting = client.posting(CALL);
+    proxy.server.request().await.json("{}");
+    posting.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_asks_a_vanished_client_reaches_its_standalone_stream() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    let request = proxy.server.request().await;
+    posting.abort();
+    sleep(Duration::from_millis(1)).await;
+    let feeder = request.stream(false);
+    feeder
+        .message(r#"{"id":"q","method":"elicitation/create"}"#)
+        .await;
+    feeder
+        .message(r#"{"method":"notifications/message"}"#)
+        .await;
+    feeder.respond("{}").await;
+    let getting = client.getting(None);
+    proxy.server.standalone().await.refuse();
+    let mut events = getting.await.unwrap().stream();
+    assert!(
+        events
+            .message()
+            .await
+            .unwrap()
+            .contains("elicitation/create")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn stray_and_repeated_messages_are_counted_not_shown() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    let feeder = proxy.server.request().await.stream(false);
+    let reading = tokio::spawn(posting.await.unwrap().stream().rest());
+    for _ in 0..2 {
+        feeder
+            .message(r#"{"id":9,"method":"sampling/createMessage"}"#)
+            .await;
+    }
+    feeder.message(r#"{"id":77,"result":{}}"#).await;
+    feeder.respond("{}").await;
+    let messages = reading.await.unwrap();
+    assert_eq!(messages.len(), 2, "{messages:?}");
+    assert_eq!(proxy.metrics.stray_responses.get(), 1);
+    assert_eq!(proxy.metrics.duplicates_dropped.get(), 1);
+    let stray = client.post(r#"{"id":55,"result":{}}"#).await;
+    assert!(matches!(stray, Answer::Accepted));
+    assert_eq!(proxy.metrics.stray_responses.get(), 2);
+    assert!(proxy.server.is_quiet(Duration::from_secs(1)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_requests_go_both_ways() {
+    for pipe in [false, true] {
+        let habits = Habits {
+            pipe,
+            ..Habits::default()
+        };
+        let proxy = Proxy::new(habits, Config::default());
+        let client = proxy.initialized().await;
+        if pipe {
+            proxy.server.standalone().await.refuse();
+        }
+        let posting = client.posting(CALL);
+        let feeder = proxy.server.request().await.stream(pipe);
+        feeder.message(r#"{"id":"a","method":"roots/list"}"#).await;
+        let mut events = posting.await.unwrap().stream();
+        let ask = events.message().await.unwrap();
+        assert_eq!(ask, r#"{"jsonrpc":"2.0","id":"a","method":"roots/list"}"#);
+        client.post(r#"{"id":"a","result":{"roots":[]}}"#).await;
+        let answer = proxy.server.sent().await;
+        assert!(crate::json::text(&answer.message).contains(r#""roots":[]"#));
+        answer.accept();
+        feeder.respond(r#"{"ok":1}"#).await;
+        assert!(events.message().await.unwrap().contains(r#""ok":1"#));
+        assert_eq!(events.message().await, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_pipe_answers_by_a_stream_and_a_fast_one_by_a_body() {
+    let habits = Habits {
+        pipe: true,
+        ..Habits::default()
+    };
+    let proxy = Proxy::new(habits, Config::default());
+    let client = proxy.initialized().await;
+    proxy.server.standalone().await.refuse();
+    for (delay, streamed) in [(20, false), (80, true)] {
+        let posting = client.posting(CALL);
+        let feeder = proxy.server.request().await.stream(true);
+        sleep(Duration::from_millis(delay)).await;
+        feeder.respond("{}").await;
+        let answer = posting.await.unwrap();
+        assert_eq!(matches!(answer, Answer::Stream(_)), streamed);
+        if let Answer::Stream(events) = answer {
+            assert_eq!(events.rest().await.len(), 1);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_does_not_come_makes_the_answer_a_stream() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let started = Instant::now();
+    let posting = client.posting(CALL);
+    let request = proxy.server.request().await;
+    let mut events = posting.await.unwrap().stream();
+    assert_eq!(started.elapsed(), Duration::from_secs(5));
+    let priming = events.next().await.unwrap();
+    assert_eq!(
+        (priming.id.as_deref(), priming.data.as_str()),
+        (Some("1-0"), "")
+    );
+    assert_eq!(priming.retry.as_deref(), Some("1000"));
+    request.json(r#"{"late":1}"#);
+    assert!(events.message().await.unwrap().contains("late"));
+    assert_eq!(events.message().await, None);
+}
+
+/// A server that reads nothing is not asked for more by a client that reads nothing.
+#[tokio::test(start_paused = true)]
+async fn a_slow_client_slows_its_server_and_nothing_is_lost() {
+    const EVENTS: usize = 10_000;
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    let feeder = proxy.server.request().await.stream(false);
+    let events = posting.await.unwrap().stream();
+    let given = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let giving = tokio::spawn({
+        let given = std::sync::Arc::clone(&given);
+        async move {
+            for number in 0..EVENTS {
+                feeder
+                    .message(&format!(
+                        r#"{{"method":"notifications/message","params":{{"n":{number}}}}}"#
+                    ))
+                    .await;
+                given.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+            feeder.respond("{}").await;
+        }
+    });
+    sleep(Duration::from_secs(10)).await;
+    assert!(
+        given.load(std::sync::atomic::Ordering::SeqCst) < 10,
+        "nobody reads"
+    );
+    let messages = events.rest().await;
+    giving.await.unwrap();
+    assert_eq!(messages.len(), EVENTS + 1);
+    for (number, message) in messages[..EVENTS].iter().enumerate() {
+        assert!(
+            message.contains(&format!(r#""n":{number}}}"#)),
+            "{number}: {message}"
+        );
+    }
+    use shadowcat_store::EventLog;
+    assert!(proxy.log.usage().bytes <= 1024 * 1024 + 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_challenge_is_relayed_or_told_in_words() {
+    let challenge = || shadowcat_transport::upstream::Reply::Challenge {
+        status: http::StatusCode::UNAUTHORIZED,
+        headers: http::HeaderMap::new(),
+        body: bytes::Bytes::from_static(b"who are you"),
+    };
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(LIST);
+    proxy.server.request().await.reply(challenge());
+    let answer = posting.await.unwrap();
+    assert_eq!(
+        (answer.status(), answer.body().as_str()),
+        (401, "who are you")
+    );
+    // The head is out: the error takes the place of the status.
+    let posting = client.posting(LIST);
+    let feeder = proxy.server.request().await.stream(false);
+    let reading = tokio::spawn(posting.await.unwrap().stream().rest());
+    drop(feeder);
+    proxy.server.request().await.reply(challenge());
+    let messages = reading.await.unwrap();
+    assert!(
+        messages[0].contains("unauthorized") && messages[0].contains("--header"),
+        "{messages:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_are_split_and_answered_on_one_stream() {
+    let habits = Habits {
+        versions: vec!["2025-03-26"],
+        ..Habits::default()
+    };
+    let proxy = Proxy::new(habits, Config::default());
+    let client = proxy.initialized_at("2025-03-26").await;
+    let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"tools/list"},
+        {"jsonrpc":"2.0","method":"notifications/roots/list_changed"},
+        {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"t"}},
+        {"jsonrpc":"2.0","id":2,"method":"tools/list"}]"#;
+    let posting = client.posting(batch);
+    let events = posting.await.unwrap().stream();
+    let answers = tokio::spawn(events.rest());
+    let (mut requests, mut others) = (0, 0);
+    for _ in 0..3 {
+        match proxy.server.call().await {
+            Call::Request(request) if request.method() == "tools/list" => {
+                requests += 1;
+                request.json("{}");
+            }
+            Call::Request(request) => {
+                requests += 1;
+                let refusal = shadowcat_transport::upstream::Reply::Challenge {
+                    status: http::StatusCode::UNAUTHORIZED,
+                    headers: http::HeaderMap::new(),
+                    body: bytes::Bytes::new(),
+                };
+                request.reply(refusal);
+            }
+            Call::Sent(sent) => {
+                others += 1;
+                sent.accept();
+            }
+            Call::Standalone(_) => panic!("no stream was asked for"),
+        }
+    }
+    assert_eq!((requests, others), (2, 1));
+    let answers = answers.await.unwrap();
+    assert_eq!(answers.len(), 3, "{answers:?}");
+    let with = |text: &str| {
+        answers
+            .iter()
+            .filter(|answer| answer.contains(text))
+            .count()
+    };
+    assert_eq!(
+        (with("result"), with("unauthorized"), with("-32600")),
+        (1, 1, 1),
+        "{answers:?}"
+    );
+    let only_notifications = r#"[{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}]"#;
+    let answer = client.post(only_notifications).await;
+    assert!(matches!(answer, Answer::Accepted), "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_another_version_is_refused() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let answer = client
+        .post(r#"[{"jsonrpc":"2.0","id":1,"method":"tools/list"}]"#)
+        .await;
+    assert_eq!(answer.status(), 400, "{answer:?}");
+}

@@ -1,0 +1,20 @@
+//! The pipeline between a scripted server and clients without sockets, on paused time.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub
+)]
+
+mod client;
+mod fake;
+mod json;
+
+mod client_leg;
+mod continuity;
+mod exchanges;
+mod order;
+mod sessions;
+mod standalone;
+mod stdio;

@@ -1,0 +1,318 @@
+//! The stdio gateway.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shadowcat_mcp::fault::{Executed, FaultKind};
+use shadowcat_mcp::message::Message;
+use shadowcat_proxy::config::{Config, OnSessionLoss};
+use shadowcat_proxy::stdio::StdioGateway;
+use shadowcat_store::Limits;
+use shadowcat_transport::downstream::{LineSink, SinkClosed, StdioService};
+use shadowcat_transport::upstream::BoxFuture;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use crate::client::shared;
+use crate::fake::{Call, FakeServer, Feeder, Habits, MODERN, fault, session_lost};
+use crate::json::{payload, text};
+
+const INITIALIZE: &str =
+    r#"{"id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{}}}"#;
+const INITIALIZED: &str = r#"{"method":"notifications/initialized"}"#;
+const CALL: &str = r#"{"id":1,"method":"tools/call","params":{"name":"t"}}"#;
+const MODERN_CALL: &str = r#"{"id":1,"method":"tools/call","params":{"name":"t","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
+
+struct Lines(mpsc::UnboundedSender<Message>);
+
+impl LineSink for Lines {
+    fn send(&self, message: Message) -> BoxFuture<Result<(), SinkClosed>> {
+        let sent = self.0.send(message).map_err(|_| SinkClosed);
+        Box::pin(async move { sent })
+    }
+}
+
+struct Stdio {
+    gateway: Arc<StdioGateway>,
+    server: Arc<FakeServer>,
+    lines: mpsc::UnboundedReceiver<Message>,
+}
+
+impl Stdio {
+    fn new(habits: Habits, config: Config) -> Self {
+        let (shared, server, _) = shared(habits, config, Limits::default());
+        let (sender, lines) = mpsc::unbounded_channel();
+        Self {
+            gateway: StdioGateway::new(shared, Arc::new(Lines(sender))),
+            server,
+            lines,
+        }
+    }
+
+    async fn initialized(habits: Habits, config: Config) -> (Self, Option<Feeder>) {
+        let pipe = habits.pipe;
+        let mut stdio = Self::new(habits, config);
+        stdio.send(INITIALIZE).await;
+        assert!(stdio.line().await.contains("protocolVersion"));
+        stdio.send(INITIALIZED).await;
+        let standalone = stdio.server.standalone().await;
+        assert_eq!(stdio.server.is_pipe(), pipe);
+        (stdio, Some(standalone.stream()))
+    }
+
+    async fn send(&self, json: &str) {
+        Arc::clone(&self.gateway).message(payload(json)).await;
+    }
+
+    async fn line(&mut self) -> String {
+        let line = timeout(Duration::from_secs(3600), self.lines.recv()).await;
+        text(&line.expect("a line").expect("open"))
+    }
+
+    async fn is_silent(&mut self) -> bool {
+        timeout(Duration::from_secs(10), self.lines.recv())
+            .await
+            .is_err()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_may_come_in_one_go() {
+    let habits = Habits {
+        by_hand: true,
+        ..Habits::default()
+    };
+    let mut stdio = Stdio::new(habits, Config::default());
+    for message in [INITIALIZE, INITIALIZED, CALL] {
+        stdio.send(message).await;
+    }
+    let initialize = stdio.server.request().await;
+    assert!(stdio.server.is_quiet(Duration::from_secs(1)).await);
+    initialize.json(r#"{"protocolVersion":"2025-11-25","capabilities":{}}"#);
+    let initialized = stdio.server.sent().await;
+    assert!(stdio.server.is_quiet(Duration::from_secs(1)).await);
+    initialized.accept();
+    for _ in 0..2 {
+        match stdio.server.call().await {
+            Call::Request(request) => request.json("{}"),
+            Call::Standalone(standalone) => standalone.refuse(),
+            Call::Sent(sent) => panic!("got {}", text(&sent.message)),
+        }
+    }
+    assert!(stdio.line().await.contains("protocolVersion"));
+    assert!(stdio.line().await.contains(r#""id":1,"result""#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_run_at_the_same_time_and_both_sides_may_ask() {
+    let (mut stdio, standalone) = Stdio::initialized(Habits::default(), Config::default()).await;
+    stdio.send(CALL).await;
+    let slow = stdio.server.request().await.stream(false);
+    stdio.send(r#"{"id":2,"method":"tools/list"}"#).await;
+    stdio.server.request().await.json("{}");
+    assert!(stdio.line().await.contains(r#""id":2"#));
+    slow.message(r#"{"id":"q","method":"sampling/createMessage"}"#)
+        .await;
+    assert!(stdio.line().await.contains("sampling"));
+    stdio.send(r#"{"id":"q","result":{}}"#).await;
+    stdio.server.sent().await.accept();
+    let standalone = standalone.unwrap();
+    standalone
+        .message(r#"{"method":"notifications/tools/list_changed"}"#)
+        .await;
+    assert!(stdio.line().await.contains("list_changed"));
+    slow.respond("{}").await;
+    assert!(stdio.line().await.contains(r#""id":1"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_before_the_handshake_is_refused() {
+    let mut stdio = Stdio::new(Habits::default(), Config::default());
+    stdio.send(CALL).await;
+    let line = stdio.line().await;
+    assert!(
+        line.contains("-32600") && line.contains("initialize"),
+        "{line}"
+    );
+    assert!(stdio.server.is_quiet(Duration::from_secs(1)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_handshake_is_refused_and_a_failed_one_may_be_repeated() {
+    let mut stdio = Stdio::new(Habits::default(), Config::default());
+    let down = fault(FaultKind::ChildExited, Executed::Unknown);
+    stdio.server.broken.lock().insert(0, down);
+    stdio.send(INITIALIZE).await;
+    assert!(stdio.line().await.contains("child_exited"));
+    stdio.send(INITIALIZE).await;
+    assert!(stdio.line().await.contains("protocolVersion"));
+    assert_eq!(stdio.server.count("0 close"), 1);
+    stdio.send(INITIALIZE).await;
+    let line = stdio.line().await;
+    assert!(line.contains("-32600"), "{line}");
+    assert!(
+        timeout(Duration::from_secs(1), stdio.gateway.lost())
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_not_taken_fails_the_handshake_but_not_the_connection() {
+    let habits = Habits {
+        versions: vec!["1999-01-01", "2025-11-25"],
+        ..Habits::default()
+    };
+    let mut stdio = Stdio::new(habits, Config::default());
+    stdio.send(INITIALIZE).await;
+    let line = stdio.line().await;
+    assert!(line.contains("-32602"), "{line}");
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(stdio.server.count("0 close"), 1);
+    stdio.send(INITIALIZE).await;
+    assert!(stdio.line().await.contains("protocolVersion"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_request_is_silent() {
+    let (mut stdio, _standalone) = Stdio::initialized(Habits::default(), Config::default()).await;
+    stdio.send(CALL).await;
+    let _request = stdio.server.request().await.stream(false);
+    stdio
+        .send(r#"{"method":"notifications/cancelled","params":{"requestId":1}}"#)
+        .await;
+    assert_eq!(
+        stdio.server.sent().await.method(),
+        "notifications/cancelled"
+    );
+    assert!(stdio.is_silent().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_session_is_healed_or_ends_the_process() {
+    for policy in [OnSessionLoss::Heal, OnSessionLoss::Propagate] {
+        let config = Config {
+            on_session_loss: policy,
+            ..Config::default()
+        };
+        let (mut stdio, _standalone) = Stdio::initialized(Habits::default(), config).await;
+        stdio.send(CALL).await;
+        stdio.server.request().await.fail(session_lost());
+        let lost = timeout(Duration::from_secs(1), stdio.gateway.lost());
+        if policy == OnSessionLoss::Propagate {
+            assert!(lost.await.is_ok());
+            assert!(stdio.line().await.contains("session_lost"));
+            continue;
+        }
+        assert!(lost.await.is_err());
+        for _ in 0..2 {
+            match stdio.server.call().await {
+                Call::Request(request) => request.json("{}"),
+                Call::Standalone(standalone) => standalone.refuse(),
+                Call::Sent(sent) => panic!("got {}", text(&sent.message)),
+            }
+        }
+        let mut lines = Vec::new();
+        for _ in 0..3 {
+            lines.push(stdio.line().await);
+        }
+        let with = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+        assert_eq!((with("list_changed"), with("result")), (2, 1), "{lines:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_server_of_another_version_ends_the_process() {
+    let habits = Habits {
+        versions: vec!["2025-11-25", "2025-06-18"],
+        ..Habits::default()
+    };
+    let (mut stdio, _standalone) = Stdio::initialized(habits, Config::default()).await;
+    stdio.send(CALL).await;
+    stdio.server.request().await.fail(session_lost());
+    let line = stdio.line().await;
+    assert!(
+        line.contains("2025-11-25") && line.contains("2025-06-18"),
+        "{line}"
+    );
+    assert!(
+        timeout(Duration::from_secs(1), stdio.gateway.lost())
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_finishes_or_answers_what_is_open() {
+    for patient in [true, false] {
+        let (mut stdio, _standalone) =
+            Stdio::initialized(Habits::default(), Config::default()).await;
+        stdio.send(CALL).await;
+        let request = stdio.server.request().await;
+        let gateway = Arc::clone(&stdio.gateway);
+        let draining = tokio::spawn(async move { gateway.drain(Duration::from_secs(10)).await });
+        sleep(Duration::from_secs(3)).await;
+        if patient {
+            request.json("{}");
+        }
+        draining.await.unwrap();
+        let line = stdio.line().await;
+        assert_eq!(line.contains("session_ended"), !patient, "{line}");
+        assert_eq!(stdio.server.count("0 close"), 1);
+        let lost = timeout(Duration::from_secs(1), stdio.gateway.lost());
+        assert!(lost.await.is_err(), "it was ended by us");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_belong_to_one_version() {
+    let habits = Habits {
+        versions: vec!["2025-03-26"],
+        ..Habits::default()
+    };
+    let initialize = INITIALIZE.replace("2025-11-25", "2025-03-26");
+    let mut stdio = Stdio::new(habits, Config::default());
+    stdio.send(&initialize).await;
+    stdio.line().await;
+    stdio.send(INITIALIZED).await;
+    stdio.server.standalone().await.refuse();
+    let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"tools/list"},{"jsonrpc":"2.0","id":2,"method":"tools/list"}]"#;
+    stdio.send(batch).await;
+    for _ in 0..2 {
+        stdio.server.request().await.json("{}");
+    }
+    stdio.line().await;
+    stdio.line().await;
+    let (mut stdio, _standalone) = Stdio::initialized(Habits::default(), Config::default()).await;
+    stdio.send(batch).await;
+    assert!(stdio.line().await.contains("-32600"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_modern_client_s_ids_are_free_once_answered_and_its_cancel_closes() {
+    let mut stdio = Stdio::new(Habits::default(), Config::default());
+    for _ in 0..3 {
+        stdio.send(MODERN_CALL).await;
+        let request = stdio.server.request().await;
+        assert_eq!(request.leg, MODERN);
+        request.json(r#"{"resultType":"complete"}"#);
+        assert!(stdio.line().await.contains("complete"));
+    }
+    stdio.send(MODERN_CALL).await;
+    let feeder = stdio.server.request().await.stream(false);
+    stdio
+        .send(r#"{"method":"notifications/cancelled","params":{"requestId":1}}"#)
+        .await;
+    feeder.closed().await;
+    assert!(stdio.is_silent().await);
+    assert_eq!(stdio.server.count("1000 notifications/cancelled"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_modern_stream_that_ends_without_a_response_is_an_error() {
+    let mut stdio = Stdio::new(Habits::default(), Config::default());
+    stdio.send(MODERN_CALL).await;
+    drop(stdio.server.request().await.stream(false));
+    let line = stdio.line().await;
+    assert!(line.contains("stream_ended"), "{line}");
+}
