@@ -47,7 +47,7 @@ const MAX_TRANSITIONS: usize = 64;
 /// | Idle | new session, close |
 /// | Backoff | new session, hurry, close |
 /// | Queued | new session, close |
-/// | Connecting | connected (once), opened, answered (of an answer), failed (of an attempt), new session, close |
+/// | Connecting | connected (once), opened, answered (of an answer, of a listen), failed (of an attempt), new session, close |
 /// | Open | answered (of an answer, of a listen), failed (of a stream), new session, close; items |
 /// | Parked | new session, hurry, close |
 /// | Failed | new session, if it was the session that was lost; close |
@@ -266,15 +266,13 @@ impl Engine {
             (Input::Failed(trouble), State::Open(_)) if breaks_stream(trouble) => {
                 self.settle(now, origin, trouble, cause);
             }
-            (Input::Answered, State::Connecting { connected, .. }) if self.kind.is_answer() => {
+            (Input::Answered, State::Connecting { connected, .. }) if self.kind.is_answered() => {
                 if connected.is_none() {
                     origin.note_connected(now);
                 }
                 self.go(now, State::Done, cause);
             }
-            (Input::Answered, State::Open(_))
-                if self.kind.is_answer() || self.kind == Kind::Listen =>
-            {
+            (Input::Answered, State::Open(_)) if self.kind.is_answered() => {
                 self.go(now, State::Done, cause);
             }
             (Input::NewSession, _) if may_begin_again => self.begin_again(now, cause),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::classify::{Leg, Parking};
+use super::super::classify::Parking;
 use super::super::cursor::{Answer, Cursor, Standing};
 use super::super::fault::Fault;
 use super::state::StateName;
@@ -16,7 +16,7 @@ pub enum Kind {
     Response,
     /// The answer to a modern POST: never resumed.
     ModernResponse,
-    /// A modern `subscriptions/listen`: issued again as a new request.
+    /// A modern `subscriptions/listen`: issued again as a new request once it was open.
     Listen,
     /// The stream of HTTP+SSE (2024-11-05): a reconnect is a new session.
     LegacySse,
@@ -42,6 +42,11 @@ impl Kind {
         matches!(self, Self::Response | Self::ModernResponse)
     }
 
+    /// A response ends the stream.
+    pub(crate) fn is_answered(self) -> bool {
+        self.is_answer() || self == Self::Listen
+    }
+
     /// The stream remembers where it stands.
     pub(crate) fn has_cursor(self) -> bool {
         matches!(self, Self::Response | Self::Standalone)
@@ -57,22 +62,10 @@ pub enum Opening {
     Resume(Cursor<Answer>),
     /// GET the standalone stream, or the HTTP+SSE stream.
     Get(Option<Cursor<Standing>>),
-    /// Issue `subscriptions/listen` under a new request id.
+    /// Send `subscriptions/listen`; the second time and later under a new request id.
     Listen,
     /// Start the child.
     Spawn,
-}
-
-impl Opening {
-    /// The column of the classification table that its failure is looked up in.
-    #[must_use]
-    pub fn leg(&self) -> Leg {
-        match self {
-            Self::Post => Leg::Post,
-            Self::Resume(_) => Leg::Resume,
-            Self::Get(_) | Self::Listen | Self::Spawn => Leg::Standing,
-        }
-    }
 }
 
 /// One try.

@@ -100,6 +100,9 @@ impl Engine {
         match self.kind {
             Kind::Response if self.resuming => Leg::Resume,
             Kind::Response | Kind::ModernResponse => Leg::Post,
+            // Until it was open once, a listen is a request like others, and somebody waits for
+            // what becomes of it.
+            Kind::Listen if self.counters.opened == 0 => Leg::Post,
             Kind::Standalone | Kind::Listen | Kind::LegacySse | Kind::Child => Leg::Standing,
         }
     }

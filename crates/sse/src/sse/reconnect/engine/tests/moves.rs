@@ -17,6 +17,12 @@ const INPUTS: [Input; 9] = [
 /// A stream of a kind in a state; `None` where the kind does not get there.
 fn in_state(kind: Kind, state: StateName) -> Option<Run> {
     let mut run = Run::new(kind);
+    if kind == Kind::Listen && matches!(state, StateName::Queued | StateName::Parked) {
+        // Before it was open, a listen is a request.
+        run.reconnect();
+        run.fail(Trouble::Ended);
+        run.pass(2 * SECOND);
+    }
     match state {
         StateName::Idle => {}
         StateName::Connecting => {
@@ -82,7 +88,9 @@ fn has_a_place(kind: Kind, state: StateName, input: Input) -> bool {
         Input::Answered if kind.is_answer() => {
             matches!(state, StateName::Connecting | StateName::Open)
         }
-        Input::Answered => kind == Kind::Listen && state == StateName::Open,
+        Input::Answered => {
+            kind == Kind::Listen && matches!(state, StateName::Connecting | StateName::Open)
+        }
         Input::NewSession => standing && !matches!(state, StateName::Done | StateName::Closed),
         Input::Hurry => matches!(state, StateName::Backoff | StateName::Parked),
     }

@@ -136,8 +136,10 @@ fn a_new_session_starts_afresh() {
 
 #[test]
 fn a_new_session_frees_a_refused_stream() {
-    let mut run = Run::new(Kind::Listen);
+    let mut run = Run::open(Kind::Listen);
+    run.fail(Trouble::Reset);
     run.refuse(refused(405));
+    assert_eq!(run.parking(), Some(Parking::NotOffered));
     run.tell(Input::NewSession);
     let (waited, attempt) = run.attempt();
     assert_eq!((waited, attempt.opening), (Duration::ZERO, Opening::Listen));
@@ -172,6 +174,50 @@ fn a_child_that_crashes_ten_times_is_parked() {
 #[test]
 fn a_listen_that_is_answered_is_done() {
     let mut run = Run::open(Kind::Listen);
+    run.tell(Input::Answered);
+    assert_eq!(run.poll(), Action::Finish(Finish::Done));
+}
+
+#[test]
+fn a_listen_that_was_never_open_fails_like_any_request() {
+    for (trouble, kind, executed) in [
+        (refused(500), FaultKind::Status, Executed::Unknown),
+        (refused(404), FaultKind::Status, Executed::Unknown),
+        (refused(401), FaultKind::Unauthorized, Executed::No),
+        (
+            Trouble::NoHead,
+            FaultKind::ConnectionLost,
+            Executed::Unknown,
+        ),
+        (
+            Trouble::WrongType,
+            FaultKind::ContentType,
+            Executed::Unknown,
+        ),
+    ] {
+        let mut run = Run::new(Kind::Listen);
+        let (waited, attempt) = run.attempt();
+        assert_eq!((waited, attempt.opening), (Duration::ZERO, Opening::Listen));
+        run.fail(trouble);
+        let fault = run.fault();
+        assert_eq!(
+            (fault.kind, fault.executed),
+            (kind, executed),
+            "{trouble:?}"
+        );
+    }
+    let mut run = Run::new(Kind::Listen);
+    run.refuse(Trouble::NoConnection);
+    run.refuse(busy(429, 3));
+    run.reconnect();
+    run.fail(Trouble::Ended);
+    assert!(run.reconnect() < 2 * SECOND, "issued again");
+}
+
+#[test]
+fn a_listen_is_answered_with_or_without_a_stream() {
+    let mut run = Run::new(Kind::Listen);
+    run.attempt();
     run.tell(Input::Answered);
     assert_eq!(run.poll(), Action::Finish(Finish::Done));
 }
