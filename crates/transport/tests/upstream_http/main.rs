@@ -10,6 +10,7 @@
 mod fallback;
 mod json;
 mod legacy_sse;
+mod listen;
 mod modern;
 mod resume;
 mod retries;

@@ -23,6 +23,7 @@ mod events;
 mod examine;
 mod faults;
 mod legacy_sse;
+mod listen;
 mod modern;
 mod one_way;
 mod permits;

@@ -2,7 +2,7 @@
 //!
 //! The body goes as it came. The routing headers and the version are made from it, so that what
 //! the server checks against each other comes from one place. Nothing is kept between requests, a
-//! broken stream is lost, and dropping a reply closes its HTTP stream, which is the cancel
+//! broken stream is lost unless it is a subscription (`listen`), and dropping a reply closes its HTTP stream, which is the cancel
 //! (2026-07-28, "Cancellation").
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::headers;
 use shadowcat_mcp::inspect::{self, Claim};
 use shadowcat_mcp::message::{Kind, Message};
+use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::{Era, ProtocolVersion};
 use shadowcat_sse::reconnect::Kind as StreamKind;
 
@@ -19,7 +20,7 @@ use super::answer::Expected;
 use super::client::Delivery;
 use super::driver::{Answered, Driver, Posting};
 use super::reply::ReplySource;
-use super::{Shared, add_missing, faults, one_way};
+use super::{Shared, add_missing, faults, listen, one_way};
 use crate::upstream::{BoxFuture, Incoming, Leg, Reply, RequestContext, SendContext};
 
 /// See the [module](self).
@@ -73,9 +74,12 @@ async fn request(
     message: Message,
     context: RequestContext,
 ) -> Result<Reply, Fault> {
-    let Kind::Request { id, .. } = message.kind() else {
+    let Kind::Request { id, method } = message.kind() else {
         return Err(faults::not_a_request());
     };
+    if *method == Method::SubscriptionsListen {
+        return Box::pin(listen::open(shared, message, context)).await;
+    }
     let id = id.clone();
     let permit = shared.connections.exchange().await;
     let permit = permit.ok_or_else(faults::overloaded)?;
@@ -102,7 +106,7 @@ async fn request(
 }
 
 /// The headers of one POST: ours, those that mirror the body, then the client's.
-fn post_headers(shared: &Shared, message: &Message, extra: &HeaderMap) -> HeaderMap {
+pub(crate) fn post_headers(shared: &Shared, message: &Message, extra: &HeaderMap) -> HeaderMap {
     let mut headers = shared.post_headers.clone();
     headers::insert_routing(&mut headers, message);
     if let Claim::WellFormed { version } = inspect::claim(message)

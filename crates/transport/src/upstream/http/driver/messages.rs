@@ -8,7 +8,7 @@ use bytes::Bytes;
 use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::message::{Message, Payload};
 use shadowcat_sse::Event;
-use shadowcat_sse::reconnect::Finish;
+use shadowcat_sse::reconnect::{Finish, Kind};
 use tracing::warn;
 
 use super::super::Shared;
@@ -91,6 +91,12 @@ impl Source for Messages {
                     self.over = true;
                     return Poll::Ready(Some(Err(self.driver.fault(&fault))));
                 }
+                // A subscription is a request: somebody waits for its end.
+                Next::Parked if self.driver.kind() == Kind::Listen => {
+                    self.over = true;
+                    return Poll::Ready(Some(Err(self.driver.parked_fault())));
+                }
+                Next::Answer(message) => self.pending.push_back(message),
                 Next::Over(_) | Next::Parked => self.over = true,
             }
         }

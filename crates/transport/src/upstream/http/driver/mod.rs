@@ -22,6 +22,7 @@ use std::time::Instant;
 use http::StatusCode;
 use http::response::Parts;
 use shadowcat_mcp::fault::Fault;
+use shadowcat_mcp::message::Message;
 use shadowcat_sse::reconnect::{
     self, Action, Attempt, Engine, Finish, Input, Kind, Opening, StateName, Trouble, Verdict,
 };
@@ -98,6 +99,8 @@ pub(crate) enum Next {
     Event(Event),
     /// The stream was away for so long without a cursor: messages may be missing.
     Gap(std::time::Duration),
+    /// The attempt to open it again was answered without a stream.
+    Answer(Message),
     /// It rests until there is a new session.
     Parked,
     /// It is over.
@@ -167,10 +170,7 @@ impl Driver {
                     .map(Answered::Whole)
                     .ok_or_else(|| self.fault(&fault))
             }
-            _ => Err(self.fault(&reconnect::Fault::new(
-                reconnect::FaultKind::StreamEnded,
-                reconnect::Executed::Unknown,
-            ))),
+            _ => Err(self.parked_fault()),
         }
     }
 
@@ -204,7 +204,13 @@ impl Driver {
             } else {
                 match ready!(self.poll_standing(cx)) {
                     Standing::Open => {}
-                    Standing::Answered => self.answered = None,
+                    Standing::Answered => match self.answered.take() {
+                        Some(Answered::Whole(Reply::Json { message, .. })) => {
+                            return Poll::Ready(Next::Answer(message));
+                        }
+                        Some(Answered::Whole(_)) => return Poll::Ready(Next::Over(Finish::Closed)),
+                        Some(Answered::Stream(_) | Answered::Accepted) | None => {}
+                    },
                     Standing::Parked => return Poll::Ready(Next::Parked),
                     Standing::Over(finish) => return Poll::Ready(Next::Over(finish)),
                 }
@@ -239,11 +245,24 @@ impl Driver {
         self.engine.skip();
     }
 
+    /// The fault of a stream that rests and will not be had again.
+    pub(crate) fn parked_fault(&self) -> Fault {
+        let kind = reconnect::FaultKind::StreamEnded;
+        self.fault(&reconnect::Fault::new(kind, reconnect::Executed::Unknown))
+    }
+
+    /// What the stream is.
+    pub(crate) fn kind(&self) -> Kind {
+        self.engine.kind()
+    }
+
     /// The response was delivered: the stream is done. The server is about to end it too; reading
     /// that end lets the connection be used again.
     pub(crate) fn done(&mut self) {
         self.engine.commit();
-        self.tell(Input::Answered);
+        if !self.engine.state().is_final() {
+            self.tell(Input::Answered);
+        }
         let link = std::mem::replace(&mut self.link, Link::None);
         self.permit = None;
         if let Link::Open(open) = link
