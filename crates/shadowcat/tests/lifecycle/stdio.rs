@@ -1,0 +1,277 @@
+//! `forward` on a client's pipes: what is on stdout, what a bad line costs, how it ends.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{ChildStdin, ChildStdout};
+
+use crate::support::client::{INITIALIZED, initialize};
+use crate::support::process::{Process, command};
+use crate::support::upstream::{self, Answer, Gate, Request, Step, Upstream};
+use crate::support::{soon, until};
+
+/// A forward proxy, and its client's ends of the pipes.
+struct Forward {
+    process: Process,
+    stdin: Option<ChildStdin>,
+    stdout: Lines<BufReader<ChildStdout>>,
+}
+
+impl Forward {
+    fn start(options: &[&str], server: &[&str]) -> Self {
+        let words = [&["forward"], options, server].concat();
+        let mut process =
+            Process::start(command(&words).stdin(Stdio::piped()).stdout(Stdio::piped()));
+        let stdin = process.child.stdin.take().unwrap();
+        let stdout = process.child.stdout.take().unwrap();
+        let stdout = ChildStdout::from_std(stdout).unwrap();
+        Self {
+            process,
+            stdin: Some(ChildStdin::from_std(stdin).unwrap()),
+            stdout: BufReader::new(stdout).lines(),
+        }
+    }
+
+    async fn send(&mut self, line: impl AsRef<[u8]>) {
+        let stdin = self.stdin.as_mut().unwrap();
+        stdin.write_all(line.as_ref()).await.unwrap();
+        stdin.write_all(b"\n").await.unwrap();
+        stdin.flush().await.unwrap();
+    }
+
+    /// The next line of stdout, which must be a message; `None` at its end.
+    async fn message(&mut self) -> Option<Value> {
+        let line = soon("a line", self.stdout.next_line()).await.unwrap()?;
+        let message = serde_json::from_str::<Value>(&line);
+        let message = message.unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert_eq!(message["jsonrpc"], "2.0", "{line}");
+        Some(message)
+    }
+
+    async fn initialize(&mut self) {
+        self.send(initialize("2025-11-25")).await;
+        let answer = self.message().await.unwrap();
+        assert_eq!(
+            answer["result"]["protocolVersion"], "2025-11-25",
+            "{answer}"
+        );
+        self.send(INITIALIZED).await;
+    }
+
+    async fn echo(&mut self, id: u32) {
+        self.send(call(id, "echo")).await;
+        let answer = self.message().await.unwrap();
+        assert_eq!(answer["id"], id, "{answer}");
+        assert!(answer["result"].is_object(), "{answer}");
+    }
+}
+
+fn call(id: u32, tool: &str) -> String {
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool}})
+        .to_string()
+}
+
+fn gated(gate: Gate) -> impl Fn(&Request) -> Answer + Send + Sync {
+    move |request| {
+        let text = Answer::json(&upstream::text(&request.id(), "done"));
+        match request.tool().as_str() {
+            "slow" => {
+                let mut steps = vec![Step::Gate(gate.clone())];
+                steps.extend(text.0);
+                Answer(steps)
+            }
+            "never" => Answer::default().then(Step::Hang),
+            "echo" => text,
+            _ => upstream::basics(request).unwrap_or_default(),
+        }
+    }
+}
+
+async fn start(options: &[&str]) -> (Forward, Upstream, Gate) {
+    let gate = Gate::default();
+    let upstream = Upstream::start(gated(gate.clone())).await;
+    let mut forward = Forward::start(options, &[&upstream.url()]);
+    forward.initialize().await;
+    (forward, upstream, gate)
+}
+
+#[tokio::test]
+async fn a_bad_line_is_answered_and_the_connection_goes_on() {
+    let (mut forward, upstream, _) = start(&["--max-message-size", "1KiB"]).await;
+    let long = format!(
+        r#"{{"jsonrpc":"2.0","id":9,"method":"{}"}}"#,
+        "x".repeat(2000)
+    );
+    for (number, (line, code, quoted)) in [
+        (&b"nonsense"[..], -32700, "nonsense"),
+        (b"{\"jsonrpc\":\"2.0\",\"id\":1,", -32700, "jsonrpc"),
+        (b"\xff\xfe{}", -32700, ""),
+        (b"{\"id\":1,\"method\":\"ping\"}", -32600, "ping"),
+        (b"[]", -32600, "[]"),
+        (long.as_bytes(), -32600, "xxxx"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        forward.send(line).await;
+        let answer = forward.message().await.unwrap();
+        assert_eq!(answer["error"]["code"], code, "{answer}");
+        let warned = || {
+            let lines = forward.process.stderr();
+            let warnings: Vec<_> = lines.iter().filter(|line| line.contains("WARN")).collect();
+            warnings.len() == number + 1 && warnings[number].contains(quoted)
+        };
+        until("a warning that quotes the line", warned).await;
+        forward.echo(100 + number as u32).await;
+    }
+    // Blank lines are no messages and no errors.
+    forward.send("").await;
+    forward.send("\r").await;
+    forward.echo(200).await;
+    assert_eq!(upstream.calls("tools/call").len(), 7);
+}
+
+/// What is written before stdin ends is answered, and the server's session is closed.
+#[tokio::test]
+async fn the_end_of_stdin_lets_what_is_open_finish() {
+    let (mut forward, upstream, gate) = start(&[]).await;
+    forward.send(call(1, "slow")).await;
+    until("the call is in flight", || {
+        !upstream.calls("tools/call").is_empty()
+    })
+    .await;
+    forward.stdin = None;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    gate.open();
+    assert_eq!(forward.message().await.unwrap()["id"], 1);
+    assert_eq!(forward.message().await, None);
+    let status = forward.process.ended().await;
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert_eq!(upstream.count("DELETE"), 1);
+}
+
+/// A last line needs no newline.
+#[tokio::test]
+async fn all_in_one_write_and_the_end_is_a_session_too() {
+    let upstream = Upstream::start(gated(Gate::default())).await;
+    let mut forward = Forward::start(&[], &[&upstream.url()]);
+    let lines = [&*initialize("2025-06-18"), INITIALIZED, &call(7, "echo")].join("\n");
+    let mut stdin = forward.stdin.take().unwrap();
+    stdin.write_all(lines.as_bytes()).await.unwrap();
+    drop(stdin);
+    assert_eq!(forward.message().await.unwrap()["id"], 0);
+    assert_eq!(forward.message().await.unwrap()["id"], 7);
+    assert_eq!(forward.message().await, None);
+    assert!(forward.process.ended().await.success());
+    let asked = upstream.by_method("POST");
+    let asked: Vec<_> = asked.iter().map(Request::rpc).collect();
+    assert_eq!(
+        asked,
+        ["initialize", "notifications/initialized", "tools/call"]
+    );
+    assert_eq!(upstream.count("DELETE"), 1);
+}
+
+#[tokio::test]
+async fn what_does_not_finish_in_time_gets_an_error() {
+    for end in [None, Some(Signal::TERM), Some(Signal::INT)] {
+        let (mut forward, upstream, _) = start(&["--drain-timeout", "200ms"]).await;
+        forward.send(call(1, "never")).await;
+        until("the call is in flight", || {
+            !upstream.calls("tools/call").is_empty()
+        })
+        .await;
+        match end {
+            Some(signal) => forward.process.signal(signal),
+            None => forward.stdin = None,
+        }
+        let answer = forward.message().await.unwrap();
+        assert_eq!(answer["id"], 1, "{end:?}: {answer}");
+        let fault = &answer["error"]["data"]["shadowcat"];
+        assert_eq!(fault["kind"], "session_ended", "{end:?}: {answer}");
+        assert_eq!(forward.message().await, None, "{end:?}");
+        let status = forward.process.ended().await;
+        assert_eq!(status.code(), Some(0), "{end:?}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn the_second_signal_ends_at_once() {
+    let (mut forward, upstream, _) = start(&["--drain-timeout", "1h"]).await;
+    forward.send(call(1, "never")).await;
+    until("the call is in flight", || {
+        !upstream.calls("tools/call").is_empty()
+    })
+    .await;
+    forward.process.signal(Signal::TERM);
+    let said = || {
+        forward
+            .process
+            .stderr()
+            .join("\n")
+            .contains("a second signal")
+    };
+    until("the proxy says what a second signal does", said).await;
+    forward.process.signal(Signal::TERM);
+    let status = forward.process.ended().await;
+    assert_eq!(status.code(), Some(143), "{status}");
+}
+
+/// A client that reads nothing any more does not hold the process.
+#[tokio::test]
+async fn a_client_that_is_gone_ends_it() {
+    let (mut forward, _, _) = start(&[]).await;
+    let (stdin, stdout) = (forward.stdin.take(), forward.stdout);
+    drop(stdout);
+    drop(stdin);
+    let status = forward.process.ended().await;
+    assert_eq!(status.code(), Some(0), "{status}");
+}
+
+/// A server that cannot be reached is no startup error: it may come later. Each request is told.
+#[tokio::test]
+async fn a_server_that_is_not_there_is_told_to_each_request() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/mcp", taken.local_addr().unwrap());
+    drop(taken);
+    let options = ["--request-timeout", "500ms"];
+    let mut forward = Forward::start(&options, &[&url]);
+    for _ in 0..2 {
+        forward.send(initialize("2025-11-25")).await;
+        let answer = forward.message().await.unwrap();
+        assert_eq!(answer["error"]["code"], -32603, "{answer}");
+        assert_eq!(
+            answer["error"]["data"]["shadowcat"]["side"], "upstream",
+            "{answer}"
+        );
+    }
+    forward.stdin = None;
+    assert!(forward.process.ended().await.success());
+}
+
+/// A handshake that failed leaves nothing behind: the client may try another one.
+#[tokio::test]
+async fn a_refused_handshake_may_be_tried_again() {
+    let upstream = Upstream::start(gated(Gate::default())).await;
+    let mut forward = Forward::start(&["--min-version", "2025-11-25"], &[&upstream.url()]);
+    for _ in 0..2 {
+        forward.send(initialize("2025-06-18")).await;
+        let answer = forward.message().await.unwrap();
+        assert_eq!(answer["error"]["code"], -32602, "{answer}");
+        let data = &answer["error"]["data"];
+        assert_eq!(data["supported"], json!(["2025-11-25"]), "{answer}");
+        assert_eq!(data["requested"], "2025-06-18", "{answer}");
+    }
+    forward.initialize().await;
+    forward.echo(1).await;
+    // Inside a session there is no second handshake.
+    forward.send(initialize("2025-11-25")).await;
+    let answer = forward.message().await.unwrap();
+    assert_eq!(answer["error"]["code"], -32600, "{answer}");
+    forward.echo(2).await;
+    forward.stdin = None;
+    assert!(forward.process.ended().await.success());
+}
