@@ -41,7 +41,7 @@ class Server:
         command = [part.replace("{PORT}", str(port)) for part in self.command]
         with processes.running(command, log=log, env=processes.environment(PORT=str(port))) as process:
             ports.wait(port, process, START_SECONDS)
-            yield [f"http://127.0.0.1:{port}/mcp"]
+            yield [f"http://127.0.0.1:{port}/{'sse' if self.transport == 'HTTP+SSE' else 'mcp'}"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def servers(tools: Toolchain, scratch: Path) -> list[Server]:
         _everything(tools, "HTTP"),
         _filesystem(tools, scratch),
         *(_python(tools, release, transport) for release in (1, 2) for transport in ("stdio", "HTTP")),
+        _python(tools, 1, "HTTP+SSE"),
     ]
 
 
@@ -149,6 +150,7 @@ def _filesystem(tools: Toolchain, scratch: Path) -> Server:
 def _python(tools: Toolchain, release: int, transport: str) -> Server:
     python = {1: tools.python1, 2: tools.python2}[release]
     program = HERE / "servers" / f"mcp{release}.py"
+    arguments = {"stdio": ["stdio"], "HTTP": ["{PORT}"], "HTTP+SSE": ["{PORT}", "sse"]}[transport]
     seen = {"tool": "was_cancelled", "arguments": {"name": "a"}, "text": "yes"}
     checks = {
         "list": ["ask", "change_tools_later", "count", "echo", "sleep", "was_cancelled"],
@@ -160,7 +162,7 @@ def _python(tools: Toolchain, release: int, transport: str) -> Server:
     }
     return Server(
         f"Python SDK {release}.x server",
-        [str(python), str(program), "stdio" if transport == "stdio" else "{PORT}"],
+        [str(python), str(program), *arguments],
         transport,
         checks,
         answer={"name": "Ada"},

@@ -36,6 +36,8 @@ class Matrix:
             (mode, server)
             for number, mode in enumerate(modes)
             for server in servers(self.tools, self.out / f"files-{number}")
+            # The clients speak Streamable HTTP only.
+            if mode != "direct" or server.transport != "HTTP+SSE"
         ]
         with ThreadPoolExecutor(jobs) as pool:
             list(pool.map(lambda group: self._group(*group), groups))

@@ -1,4 +1,5 @@
-"""A small server on the Python SDK 1.x, for what the stock servers do not show: `mcp1.py stdio` or `mcp1.py PORT`.
+"""A small server on the Python SDK 1.x, for what the stock servers do not show: `mcp1.py stdio`, `mcp1.py PORT`, or
+`mcp1.py PORT sse` for the HTTP+SSE transport of 2024-11-05.
 
 A cancelled call leaves a trace that another call can read, and a change of the tools is announced when no call is
 open, so that only the standalone stream can carry it.
@@ -70,4 +71,4 @@ async def change_tools_later(context: Context) -> str:
     return "soon"
 
 
-server.run("stdio" if over_stdio else "streamable-http")
+server.run("stdio" if over_stdio else "sse" if sys.argv[2:] == ["sse"] else "streamable-http")
