@@ -188,11 +188,112 @@ fn content_types_are_compared_by_their_essence() {
     assert!(!is_json(&HeaderMap::new()));
 }
 
+/// Names that mean something to a proxy, and others.
+fn name() -> impl Strategy<Value = String> {
+    let known = prop::sample::select(vec![
+        "connection",
+        "keep-alive",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+        "host",
+        "authorization",
+        "cookie",
+        "set-cookie",
+        "www-authenticate",
+        "mcp-session-id",
+        "mcp-protocol-version",
+        "mcp-method",
+        "mcp-param-region",
+        "last-event-id",
+        "sec-fetch-mode",
+        "access-control-allow-origin",
+        "traceparent",
+    ]);
+    prop_oneof![known.prop_map(str::to_owned), "x-[a-c]"]
+}
+
+fn some_headers() -> impl Strategy<Value = HeaderMap> {
+    let value = prop_oneof![
+        "[ -~]{0,12}",
+        "(close|x-[a-c]|mcp-param-region)(, x-[a-c]){0,2}"
+    ];
+    prop::collection::vec((name(), value), 0..12).prop_map(|fields| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.append(name, HeaderValue::from_str(&value).unwrap());
+        }
+        headers
+    })
+}
+
+fn eras() -> impl Strategy<Value = Era> {
+    prop::sample::select(vec![Era::Legacy, Era::Modern])
+}
+
 proptest! {
     #[test]
     fn any_name_survives_its_encoding(name: String) {
         let header = HeaderValue::from_str(&encoded(&name)).unwrap();
         let back = decoded(&header);
         prop_assert_eq!(back.as_deref(), Some(name.as_str()));
+    }
+
+    #[test]
+    fn no_value_of_a_field_panics(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        let Ok(value) = HeaderValue::from_bytes(&bytes) else { return Ok(()) };
+        let mut headers = HeaderMap::new();
+        for name in [SESSION_ID, PROTOCOL_VERSION, LAST_EVENT_ID, METHOD, NAME, ACCEPT, CONTENT_TYPE] {
+            headers.insert(name, value.clone());
+        }
+        if let Ok(Some(id)) = client_session_id(&headers) {
+            prop_assert_eq!(id.as_str().as_bytes(), value.as_bytes());
+        }
+        let _ = (version(&headers), last_event_id(&headers), decoded(&value));
+        let _ = (accepts_json_and_events(&headers), is_json(&headers));
+    }
+
+    /// What passes a proxy passes the next one, with all its values in order; what does not is
+    /// gone.
+    #[test]
+    fn what_passes_was_there_and_passes_again(
+        headers in some_headers(), era in eras(), forward_auth: bool,
+    ) {
+        let up = to_upstream(&headers, era, forward_auth);
+        let down = to_client(&headers, forward_auth);
+        prop_assert_eq!(&to_upstream(&up, era, forward_auth), &up);
+        prop_assert_eq!(&to_client(&down, forward_auth), &down);
+        let hop_by_hop = connection_options(&headers);
+        for passed in [&up, &down] {
+            for name in passed.keys() {
+                let (before, after) = (headers.get_all(name).iter(), passed.get_all(name).iter());
+                prop_assert!(before.eq(after), "{} changed", name);
+                prop_assert!(!hop_by_hop.iter().any(|option| option == name.as_str()), "{}", name);
+                prop_assert!(!belongs_to_the_connection(name), "{}", name);
+                prop_assert!(forward_auth || !is_credential(name), "{}", name);
+            }
+        }
+        let made_anew = |name: &HeaderName| {
+            name.as_str().starts_with("mcp-")
+                && !(era == Era::Modern && name.as_str().starts_with(PARAM_PREFIX))
+        };
+        prop_assert!(!up.keys().any(made_anew));
+        prop_assert!(!down.contains_key(SESSION_ID));
+    }
+
+    /// More in `Accept` never takes away what was accepted, unless it says so by `q=0`.
+    #[test]
+    fn what_is_accepted_stays_so_with_more_ranges(
+        more in prop::collection::vec("[a-z]{1,5}/([a-z]{1,5}|\\*)(;q=0\\.[1-9])?", 0..4),
+        at in 0_usize..3,
+    ) {
+        let mut ranges = vec!["application/json".to_owned(), "text/event-stream;q=0.2".to_owned()];
+        for range in more {
+            ranges.insert(at.min(ranges.len()), range);
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_str(&ranges.join(" , ")).unwrap());
+        prop_assert!(accepts_json_and_events(&headers));
     }
 }

@@ -255,6 +255,24 @@ proptest! {
     }
 
     #[test]
+    fn a_batch_is_the_messages_that_stand_in_it(
+        results in proptest::collection::vec(json(), 1..8), gap in "[ \t\r\n]{0,3}",
+    ) {
+        let message = |(id, result): (usize, &serde_json::Value)| {
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
+        };
+        let texts: Vec<_> = results.iter().enumerate().map(message).collect();
+        let inside = texts.join(&format!("{gap},{gap}"));
+        let batch = format!("{gap}[{gap}{inside}{gap}]{gap}");
+        let Payload::Batch(messages) = Payload::parse(batch.into()).unwrap() else {
+            panic!("no batch")
+        };
+        let raw: Vec<_> = messages.iter().map(|message| message.raw().as_ref()).collect();
+        let texts: Vec<_> = texts.iter().map(|text| text.as_bytes()).collect();
+        prop_assert_eq!(raw, texts);
+    }
+
+    #[test]
     fn a_changed_id_changes_nothing_else(
         params in proptest::collection::hash_map("[a-z]{1,4}", json(), 0..4),
         first: i64,
