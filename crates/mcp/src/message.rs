@@ -184,6 +184,16 @@ impl Message {
         &self.raw
     }
 
+    /// The same message in memory of its own. Bytes that arrived are a piece of the buffer that they
+    /// were read into; what is kept for long must not keep that buffer.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self {
+            raw: Bytes::copy_from_slice(&self.raw),
+            ..self.clone()
+        }
+    }
+
     /// What it is.
     #[must_use]
     pub fn kind(&self) -> &Kind {

@@ -26,6 +26,10 @@ const DELIVERED_REST: Duration = Duration::from_secs(30);
 /// Counted toward the total, or many tiny streams would slip under it.
 const STREAM_OVERHEAD: usize = 512;
 
+/// Payloads up to this size are copied. As it arrives a payload is a piece of the buffer that it was
+/// read into, 8 KiB or more, which a notification of 100 bytes must not keep.
+const COPIED: usize = 64 * 1024;
+
 /// An [`EventLog`] in memory.
 #[derive(Debug)]
 pub struct MemoryLog {
@@ -256,6 +260,11 @@ impl EventLog for MemoryLog {
         delivery: Delivery,
         now: Instant,
     ) -> BoxFuture<'_, Result<EventId, AppendError>> {
+        let payload = if payload.len() <= COPIED {
+            Bytes::copy_from_slice(&payload)
+        } else {
+            payload
+        };
         let record = (class, payload, delivery);
         let appended = self
             .inner

@@ -67,7 +67,7 @@ impl Session {
         let offer = Offer::read(initialize)?;
         self.version.lock().request(offer.version())?;
         let mut handshake = self.handshake.lock();
-        handshake.initialize = Some(initialize.clone());
+        handshake.initialize = Some(initialize.detached());
         handshake.headers = headers.clone();
         Ok(())
     }
@@ -110,10 +110,10 @@ impl Session {
                     None => response,
                 };
             }
-            Method::LoggingSetLevel => handshake.log_level = Some(request.clone()),
+            Method::LoggingSetLevel => handshake.log_level = Some(request.detached()),
             Method::ResourcesSubscribe => {
                 if let Some(uri) = inspect::resource_uri(request) {
-                    handshake.subscriptions.insert(uri, request.clone());
+                    handshake.subscriptions.insert(uri, request.detached());
                 }
             }
             Method::ResourcesUnsubscribe => {

@@ -55,7 +55,7 @@ impl Session {
                 debug!("dropped notifications/initialized: there was no handshake");
                 return;
             }
-            session.handshake.lock().initialized = Some(message.clone());
+            session.handshake.lock().initialized = Some(message.detached());
             session.forward(message, headers, None).await;
             session.start_standalone();
         };

@@ -36,6 +36,25 @@ async fn usage_returns_to_nothing() {
     assert!(log.inner.lock().sessions.is_empty());
 }
 
+#[tokio::test]
+async fn a_small_record_does_not_keep_the_buffer_it_came_in() {
+    let log = MemoryLog::new(Limits::default());
+    let buffer = Bytes::from(vec![b' '; 8192]);
+    let payload = buffer.slice(100..200);
+    let (class, now) = (Class::Notification, Instant::now());
+    let appended = log.append(
+        SessionKey(1),
+        StreamNumber(1),
+        class,
+        payload,
+        Delivery::Pending,
+        now,
+    );
+    assert!(appended.await.is_ok());
+    assert!(buffer.is_unique());
+    assert_eq!(log.usage().bytes, 100);
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Append(u64, u64, Class, usize, Delivery),

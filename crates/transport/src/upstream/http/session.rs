@@ -285,15 +285,17 @@ impl Adoption {
     pub(crate) fn settle(self, response: &Message) {
         let succeeded = matches!(response.kind(), Kind::Response { .. });
         let well_formed = UpstreamSessionId::from_header(&self.offered).is_some();
-        if succeeded && well_formed && self.session.id.set(self.offered.clone()).is_ok() {
-            let id = sensitive(self.offered);
+        let id = sensitive(&self.offered);
+        if succeeded && well_formed && self.session.id.set(id.clone()).is_ok() {
             self.session.headers.write().insert(headers::SESSION_ID, id);
         }
     }
 }
 
-/// Keeps a session id out of logs.
-fn sensitive(mut id: HeaderValue) -> HeaderValue {
+/// Keeps a session id out of logs, and in memory of its own: as it came it is a piece of the buffer
+/// that the response was read into.
+fn sensitive(id: &HeaderValue) -> HeaderValue {
+    let mut id = HeaderValue::from_bytes(id.as_bytes()).unwrap_or_else(|_| id.clone());
     id.set_sensitive(true);
     id
 }
@@ -342,7 +344,7 @@ impl Exchange {
         add_missing(&mut headers, &self.extra);
         let offered = self.offered.as_ref().and_then(|offered| offered.get());
         if let (Some(offered), false) = (offered, headers.contains_key(headers::SESSION_ID)) {
-            headers.insert(headers::SESSION_ID, sensitive(offered.clone()));
+            headers.insert(headers::SESSION_ID, sensitive(offered));
         }
         self.session.get(headers, Some(cursor), connected)
     }
