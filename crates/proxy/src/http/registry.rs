@@ -189,6 +189,10 @@ impl Registry {
         });
         futures_util::future::join_all(ending).await;
         self.shared.log.expire(now.into_std()).await;
+        let left: Vec<_> = self.sessions.read().values().cloned().collect();
+        for client in left {
+            client.session.refuse_expired_asks().await;
+        }
         self.count_given_up();
     }
 

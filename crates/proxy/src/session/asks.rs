@@ -104,6 +104,14 @@ impl Asks {
         })
     }
 
+    /// The client will not answer; the server's id.
+    pub(crate) fn give_up(&self, shown: &RequestId) -> Option<RequestId> {
+        let mut table = self.0.lock();
+        let open = table.open.remove(shown)?;
+        table.settle(open.server.clone());
+        Some(open.server)
+    }
+
     /// The server took a request back, or tells something else: what the client is to be told.
     pub(crate) fn observe(&self, notification: Message) -> Message {
         let Some(id) = inspect::cancelled_id(&notification) else {

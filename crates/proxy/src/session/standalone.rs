@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use shadowcat_mcp::build;
 use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::handshake::InitializeResult;
-use shadowcat_mcp::message::{Kind, Message};
+use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::version::Era;
 use shadowcat_store::{AppendError, Class, Delivery, EventId, StreamNumber};
 use shadowcat_transport::downstream::LineSink;
@@ -64,6 +64,8 @@ struct State {
     /// Notifications that say the same twice are kept once while nobody has read them: where
     /// each stands in the log.
     unread: HashMap<Bytes, EventId>,
+    /// Requests of the server that nobody has read, by the id that the client would see.
+    unread_asks: Vec<(RequestId, EventId)>,
     refreshed: Option<Instant>,
 }
 
@@ -101,6 +103,7 @@ impl Standalone {
             state.cursor = state.cursor.max(position.sequence);
             let cursor = state.cursor;
             state.unread.retain(|_, id| id.sequence > cursor);
+            state.unread_asks.retain(|(_, id)| id.sequence > cursor);
         }
         drop(state);
         self.read.notify_waiters();
@@ -286,6 +289,12 @@ impl Session {
                 Err(AppendError::Closed) => return,
             }
         };
+        if let Kind::Request { id: ask, .. } = message.kind() {
+            let mut state = self.standalone.state.lock();
+            if id.sequence > state.cursor {
+                state.unread_asks.push((ask.clone(), id));
+            }
+        }
         if compared {
             let mut state = self.standalone.state.lock();
             if id.sequence > state.cursor {
@@ -296,6 +305,24 @@ impl Session {
             }
         }
         self.standalone.changed.notify_waiters();
+    }
+
+    /// Answers the requests of the server that no client came for while the log kept them.
+    pub(crate) async fn refuse_expired_asks(self: &Arc<Self>) {
+        let waiting = self.standalone.state.lock().unread_asks.clone();
+        for (ask, id) in waiting {
+            if self.shared.log.holds(self.key, id).await {
+                continue;
+            }
+            let mut state = self.standalone.state.lock();
+            let known = state.unread_asks.len();
+            state.unread_asks.retain(|(_, unread)| *unread != id);
+            let unread = state.unread_asks.len() < known;
+            drop(state);
+            if unread && let Some(server) = self.asks.give_up(&ask) {
+                self.refuse_ask(&server);
+            }
+        }
     }
 
     /// Whether an equal notification waits to be read. One that the log has given up does not.

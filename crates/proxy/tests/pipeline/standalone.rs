@@ -257,3 +257,25 @@ async fn responses_have_no_place_here() {
     assert!(events.message().await.unwrap().contains(r#""n":1"#));
     assert_eq!(proxy.metrics.stray_responses.get(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_asks_where_nobody_listens_gets_an_answer() {
+    let proxy = Proxy::new(pipe(), Config::default());
+    let client = proxy.initialized().await;
+    let feeder = proxy.server.standalone().await.stream();
+    feeder.message(r#"{"id":4,"method":"roots/list"}"#).await;
+    sleep(Duration::from_secs(280)).await;
+    feeder.message(r#"{"id":5,"method":"roots/list"}"#).await;
+    assert!(proxy.server.is_quiet(Duration::from_secs(10)).await);
+    let answer = proxy.server.sent().await;
+    let text = crate::json::text(&answer.message);
+    assert!(text.contains(r#""id":4,"error":{"code":-32603"#), "{text}");
+    answer.accept();
+    let mut events = client.get(None).await.stream();
+    assert!(events.message().await.unwrap().contains(r#""id":5"#));
+    sleep(Duration::from_secs(400)).await;
+    assert!(
+        proxy.server.is_quiet(Duration::from_secs(30)).await,
+        "the client has it"
+    );
+}
