@@ -32,7 +32,10 @@ pub struct StdioGateway {
     shared: Arc<Shared>,
     sink: Arc<dyn LineSink>,
     connection: Mutex<Connection>,
+    /// What writes answers.
     answers: TaskTracker,
+    /// What writes the messages of subscriptions, which never end by themselves.
+    subscriptions: TaskTracker,
     over: CancellationToken,
 }
 
@@ -65,6 +68,7 @@ impl StdioGateway {
             sink,
             connection: Mutex::default(),
             answers: TaskTracker::new(),
+            subscriptions: TaskTracker::new(),
             over: CancellationToken::new(),
         })
     }
@@ -86,7 +90,9 @@ impl StdioGateway {
         let ending = legacy.into_iter().chain(modern);
         futures_util::future::join_all(ending.map(|session| async move { session.end().await }))
             .await;
-        let _ = tokio::time::timeout(LAST_WORDS, self.answers.wait()).await;
+        self.subscriptions.close();
+        let written = async { tokio::join!(self.answers.wait(), self.subscriptions.wait()) };
+        let _ = tokio::time::timeout(LAST_WORDS, written).await;
     }
 
     fn session(self: &Arc<Self>, era: Era) -> Arc<Session> {
@@ -197,7 +203,11 @@ impl StdioGateway {
     /// Writes what an exchange brings.
     fn relay(self: &Arc<Self>, session: Arc<Session>, request: Message, mut outgoings: Outgoings) {
         let gateway = Arc::clone(self);
-        self.answers.spawn(async move {
+        let tracker = match request.method() {
+            Some(Method::SubscriptionsListen) => &self.subscriptions,
+            _ => &self.answers,
+        };
+        tracker.spawn(async move {
             while let Some(outgoing) = outgoings.next().await {
                 let message = match outgoing {
                     Outgoing::Response {

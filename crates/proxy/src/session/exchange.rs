@@ -71,7 +71,10 @@ impl Session {
         tracked: bool,
     ) -> Outgoings {
         let timeout = self.shared.config.request_timeout;
-        self.exchanges.fetch_add(1, Ordering::SeqCst);
+        // A subscription never ends by itself: nobody waits for that.
+        let counted = method != Method::SubscriptionsListen;
+        self.exchanges
+            .fetch_add(usize::from(counted), Ordering::SeqCst);
         let span = tracing::error_span!(parent: &self.span, "request", %id, %method);
         let exchange = Exchange {
             bounds: Bounds {
@@ -92,6 +95,7 @@ impl Session {
             span,
             started: Instant::now(),
             outcome: Outcome::Cancelled,
+            counted,
         };
         Box::pin(futures_util::stream::unfold(
             exchange,
@@ -124,6 +128,8 @@ struct Exchange {
     span: Span,
     started: Instant,
     outcome: Outcome,
+    /// Whether the session counts it among its open exchanges.
+    counted: bool,
 }
 
 enum Phase {
@@ -468,7 +474,8 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.finish();
         let session = &self.bounds.session;
-        session.exchanges.fetch_sub(1, Ordering::SeqCst);
+        let counted = usize::from(self.counted);
+        session.exchanges.fetch_sub(counted, Ordering::SeqCst);
         let metrics = &session.shared.metrics;
         metrics.request_ended(&self.method, self.outcome, self.started.elapsed());
     }
