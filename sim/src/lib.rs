@@ -11,6 +11,7 @@
 
 mod client;
 mod fault;
+mod herd;
 mod http1;
 mod ledger;
 mod oracle;
@@ -21,6 +22,7 @@ mod run;
 mod server;
 mod wire;
 
+pub use herd::{Herd, herd};
 pub use plan::Draw;
 pub use report::{Report, Summary};
 pub use run::run;

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use clap::Parser;
-use shadowcat_sim::{Draw, Report, Summary, run};
+use shadowcat_sim::{Draw, Herd, Report, Summary, herd, run};
 
 /// Runs the pipeline on a simulated network, clock and randomness.
 #[derive(Debug, Parser)]
@@ -30,6 +30,9 @@ struct Arguments {
     /// Runs each seed twice and compares.
     #[arg(long)]
     twice: bool,
+    /// Streams that drop in one instant, in a run of its own; 0 leaves it out.
+    #[arg(long, default_value_t = 500)]
+    herd: usize,
     /// Prints the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -59,8 +62,12 @@ fn main() -> ExitCode {
         }
         None => run_all(&arguments, draw),
     };
-    let ok = summary.failed.is_empty();
-    print(&summary, arguments.json);
+    let dropped = (arguments.seed.is_none() && arguments.herd > 0).then(|| herd(1, arguments.herd));
+    let herd_ok = dropped
+        .as_ref()
+        .is_none_or(|herd| herd.report.violations.is_empty());
+    let ok = summary.failed.is_empty() && herd_ok;
+    print(&summary, dropped.as_ref(), arguments.json);
     if ok {
         ExitCode::SUCCESS
     } else {
@@ -122,7 +129,7 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-fn print(summary: &Summary, json: bool) {
+fn print(summary: &Summary, herd: Option<&Herd>, json: bool) {
     let mut out = std::io::stdout().lock();
     let seconds = summary.simulated().as_secs();
     let failed: Vec<_> = summary.failed.keys().copied().collect();
@@ -136,6 +143,14 @@ fn print(summary: &Summary, json: bool) {
             "simulated_hours": seconds / 3600,
             "recoveries": summary.recoveries(),
             "recovery_beyond_policy_ms": { "median": median.as_millis(), "max": late.as_millis() },
+            "herd": herd.map(|herd| serde_json::json!({
+                "streams": herd.streams,
+                "attempts": herd.attempts,
+                "first_ms": herd.spread.0.as_millis(),
+                "last_ms": herd.spread.1.as_millis(),
+                "busiest_second": herd.busiest_second,
+                "violations": herd.report.violations,
+            })),
         });
         let _ = writeln!(out, "{value:#}");
         return;
@@ -152,6 +167,16 @@ fn print(summary: &Summary, json: bool) {
         summary.recoveries(),
         summary.digest
     );
+    if let Some(herd) = herd {
+        let _ = writeln!(
+            out,
+            "{} streams dropped at once: {} attempts, the first after {:?}, the last after {:?}, at most {} in a second",
+            herd.streams, herd.attempts, herd.spread.0, herd.spread.1, herd.busiest_second
+        );
+        for violation in &herd.report.violations {
+            let _ = writeln!(out, "the herd: {violation}");
+        }
+    }
     if let Some(seed) = failed.first() {
         let _ = writeln!(
             out,

@@ -130,7 +130,11 @@ impl JudgedCall<'_> {
         for pair in self.call.posts.windows(2) {
             let again = match &pair[0].fate {
                 Fate::Busy { .. } | Fate::SessionLost | Fate::Redirected { good: true } => true,
-                Fate::NoHead | Fate::Stream(_) | Fate::Json { whole: false } | Fate::Pending => {
+                Fate::NoHead
+                | Fate::Hangs
+                | Fate::Stream(_)
+                | Fate::Json { whole: false }
+                | Fate::Pending => {
                     lost += 1;
                     self.is_safe() && lost == 1
                 }

@@ -38,23 +38,34 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Runs one seed.
 #[must_use]
 pub fn run(seed: u64, draw: Draw, trace: bool) -> Report {
+    let report = in_paused_time(async {
+        let plan = Arc::new(Plan::draw(seed, draw));
+        let ledger = Arc::new(Ledger::new(trace));
+        scenario(&plan, &ledger).await
+    });
+    report.unwrap_or_else(|error| Report::broken(seed, error))
+}
+
+/// Runs on a clock that jumps to the next thing that happens.
+///
+/// # Errors
+/// When there is no runtime to be had.
+pub(crate) fn in_paused_time<T>(running: impl Future<Output = T>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
-        .build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(Box::pin(scenario(seed, draw, trace))),
-        Err(error) => Report::broken(seed, format!("no runtime: {error}")),
-    }
+        .build()
+        .map_err(|error| format!("no runtime: {error}"))?;
+    Ok(runtime.block_on(Box::pin(running)))
 }
 
-async fn scenario(seed: u64, draw: Draw, trace: bool) -> Report {
-    let plan = Arc::new(Plan::draw(seed, draw));
-    let ledger = Arc::new(Ledger::new(trace));
+/// Runs a plan and judges it.
+pub(crate) async fn scenario(plan: &Arc<Plan>, ledger: &Arc<Ledger>) -> Report {
+    let seed = plan.seed;
     ledger.note(format_args!("{plan:#?}"));
-    let server = Server::new(Arc::clone(&plan), Arc::clone(&ledger));
+    let server = Server::new(Arc::clone(plan), Arc::clone(ledger));
     let metrics = Arc::new(Metrics::default());
-    let shared = match pipeline(&plan, &server, &metrics) {
+    let shared = match pipeline(plan, &server, &metrics) {
         Ok(shared) => shared,
         Err(error) => return Report::broken(seed, error),
     };
@@ -67,8 +78,8 @@ async fn scenario(seed: u64, draw: Draw, trace: bool) -> Report {
             let (edge, listener) = Edge::new(plan.client_wire);
             for client in 0..plan.clients.len() {
                 clients.spawn(HttpClient::run(
-                    Arc::clone(&plan),
-                    Arc::clone(&ledger),
+                    Arc::clone(plan),
+                    Arc::clone(ledger),
                     edge.clone(),
                     client,
                     ready.clone(),
@@ -79,7 +90,7 @@ async fn scenario(seed: u64, draw: Draw, trace: bool) -> Report {
                 drain: DRAIN,
                 ..HttpEdgeConfig::default()
             };
-            let (shutdown, stop) = (over.clone(), ledger.clone());
+            let (shutdown, stop) = (over.clone(), Arc::clone(ledger));
             let shutdown = async move {
                 shutdown.cancelled().await;
                 // The clients go first.
@@ -92,8 +103,8 @@ async fn scenario(seed: u64, draw: Draw, trace: bool) -> Report {
             let [client, proxy] = plan.client_wire;
             let (near, far) = wire::connection(client, proxy);
             clients.spawn(StdioClient::run(
-                Arc::clone(&plan),
-                Arc::clone(&ledger),
+                Arc::clone(plan),
+                Arc::clone(ledger),
                 near,
                 ready.clone(),
                 over.clone(),
@@ -131,9 +142,9 @@ async fn scenario(seed: u64, draw: Draw, trace: bool) -> Report {
     }
     server.reset();
     tokio::time::sleep(Duration::from_secs(10)).await;
-    oracle::leaks(&ledger, &metrics);
-    oracle::judge(&plan, &ledger);
-    Report::of(&plan, &ledger)
+    oracle::leaks(ledger, &metrics);
+    oracle::judge(plan, ledger);
+    Report::of(plan, ledger)
 }
 
 fn pipeline(

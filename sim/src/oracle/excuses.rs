@@ -54,13 +54,12 @@ pub(super) fn find(
     // A safe request is sent once more before it fails.
     let spent = !safe || lost > 1;
     match &last.fate {
-        Fate::Pending => facts
+        Fate::Pending | Fate::Hangs => facts
             .resets
             .iter()
             .any(|when| (sent..=at).contains(when))
-            .then_some("reset"),
+            .then_some("all connections were reset"),
         Fate::NoHead | Fate::Json { whole: false } => spent.then_some("its answer was lost"),
-        Fate::Hangs => None,
         Fate::Status(_) => Some("the server's status"),
         Fate::Busy { seconds, .. } => {
             let long = seconds.is_some_and(|seconds| Duration::from_secs(seconds) > HINT_MAX);
@@ -154,7 +153,7 @@ fn has_id(fate: &Fate) -> bool {
 fn is_lost_answer(fate: &Fate) -> bool {
     matches!(
         fate,
-        Fate::NoHead | Fate::Json { whole: false } | Fate::Pending | Fate::Stream(_)
+        Fate::NoHead | Fate::Json { whole: false } | Fate::Pending | Fate::Hangs | Fate::Stream(_)
     )
 }
 

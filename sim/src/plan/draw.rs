@@ -78,6 +78,43 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// So many clients that listen and do nothing else, and a server that can resume.
+    pub(crate) fn herd(seed: u64, clients: usize) -> Self {
+        let mut plan = Self::draw(seed, Draw::Calm);
+        plan.mode = Mode::Reverse;
+        plan.request_timeout = None;
+        plan.idle_timeout = Duration::from_secs(600);
+        plan.upstream_wire = [Manner::PLAIN; 2];
+        plan.client_wire = [Manner::PLAIN; 2];
+        plan.server = Personality {
+            version: "2025-11-25",
+            sessions: true,
+            ids: Ids::All,
+            replay: Replay::Exclusive,
+            priming: true,
+            standalone: true,
+            framing: Framing::Chunked,
+            line_end: "\n",
+            bom: false,
+            noise: false,
+            retry: None,
+            comments: None,
+        };
+        let client = ClientPlan {
+            calls: Vec::new(),
+            listens: true,
+            notices: vec![Duration::from_secs(40)],
+            standing_faults: Vec::new(),
+            handshake_faults: Vec::new(),
+            standing_cuts: Vec::new(),
+            leaves_early: None,
+        };
+        plan.clients = vec![client; clients];
+        plan
+    }
+}
+
 fn may_hang(fault: &Fault) -> bool {
     matches!(
         fault,

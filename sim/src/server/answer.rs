@@ -4,19 +4,16 @@ use std::io;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
-use super::log::{Log, What};
+use super::log::Log;
+use super::refuse::{json_body, plain, response};
 use super::stream::Course;
 use super::visit::{Place, Ticket};
-use super::{Server, Session, Subject};
-use crate::fault::{After, Fault};
+use super::{Kept, Server, Session, Subject};
+use crate::fault::Fault;
 use crate::http1::{Conn, Head};
 use crate::ledger::{CallKey, Fate};
-use crate::plan::{CallPlan, Ids, Replay};
-
-/// Whether the connection may carry another request.
-type Kept = bool;
+use crate::plan::Replay;
 
 impl Server {
     pub(super) async fn serve(self: Arc<Self>, mut conn: Conn, number: u32) {
@@ -71,16 +68,7 @@ impl Server {
             let mut state = self.state.lock();
             state.sessions_made += 1;
             let name = format!("s{}", state.sessions_made);
-            let session = Arc::new(Session {
-                client,
-                streams: Default::default(),
-                standalone: Arc::new(Log::new(format!("{name}:sa"), None)),
-                answers: Default::default(),
-                answered: Default::default(),
-                cancelled: Default::default(),
-                gone: CancellationToken::new(),
-                name: name.clone(),
-            });
+            let session = Arc::new(Session::new(name.clone(), client));
             if !self.plan.server.sessions {
                 state.sessions.clear();
             }
@@ -226,98 +214,6 @@ impl Server {
         Ok(whole)
     }
 
-    /// Runs a call: its messages in time, the server's question, the response.
-    fn start(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        key: CallKey,
-        exec: u32,
-        plan: CallPlan,
-        id: Value,
-    ) -> Arc<Log> {
-        let log = {
-            let mut streams = session.streams.lock();
-            let log = Arc::new(Log::new(
-                format!("{}:{}", session.name, streams.len()),
-                Some(key),
-            ));
-            streams.push(Arc::clone(&log));
-            log
-        };
-        self.ledger
-            .with(|facts| facts.streams.insert(log.name.clone(), key));
-        let cancelled = CancellationToken::new();
-        session.cancelled.lock().insert(key, cancelled.clone());
-        let (server, session, job) = (Arc::clone(self), Arc::clone(session), Arc::clone(&log));
-        if self.plan.server.priming && !plan.json {
-            log.append(String::new(), What::Priming, true);
-        }
-        tokio::spawn(async move {
-            let working = server.work(&session, &job, key, exec, &plan, &id);
-            tokio::select! {
-                biased;
-                () = session.gone.cancelled() => {}
-                () = cancelled.cancelled() => {}
-                () = working => {}
-            }
-        });
-        log
-    }
-
-    async fn work(
-        &self,
-        session: &Session,
-        log: &Log,
-        key: CallKey,
-        exec: u32,
-        plan: &CallPlan,
-        id: &Value,
-    ) {
-        let pad: String = "é😀x".chars().cycle().take(plan.padding / 3).collect();
-        let mut number = 0;
-        let mut say = |message: String| {
-            number += 1;
-            let mark = (exec, number);
-            let with_id = self.gives_id(number);
-            if with_id {
-                self.ledger.call(key, |call| call.with_id.push(mark));
-            }
-            log.append(message, What::Message(mark), with_id);
-            number + 1
-        };
-        let mut next = 1;
-        for n in 1..=plan.messages {
-            if plan.asks_before == Some(n) {
-                let ask = format!("ask-{key}-{exec}");
-                next = say(format!(
-                    r#"{{"jsonrpc":"2.0","id":"{ask}","method":"elicitation/create","params":{{"message":"?","requestedSchema":{{"type":"object","properties":{{}}}},"_meta":{{"call":"{key}","exec":{exec},"n":{next}}},"pad":"é"}}}}"#
-                ));
-                loop {
-                    let answered = session.answered.notified();
-                    if session.answers.lock().contains_key(&ask) {
-                        break;
-                    }
-                    answered.await;
-                }
-            }
-            tokio::time::sleep(plan.gap).await;
-            next = if n % 2 == 1 {
-                say(format!(
-                    r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":"{key}","progress":{n},"_meta":{{"call":"{key}","exec":{exec},"n":{next}}},"pad":"{pad}"}}}}"#
-                ))
-            } else {
-                say(format!(
-                    r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"info","data":"é","_meta":{{"call":"{key}","exec":{exec},"n":{next}}},"pad":"{pad}"}}}}"#
-                ))
-            };
-        }
-        tokio::time::sleep(plan.gap).await;
-        let text = format!(
-            r#"{{"jsonrpc":"2.0","id":{id},"result":{{"_meta":{{"call":"{key}","exec":{exec}}},"content":[],"pad":"é"}}}}"#
-        );
-        log.append(text, What::Response, self.plan.server.ids != Ids::None);
-    }
-
     /// A notification or a response of the client.
     fn one_way(&self, session: &Session, method: &str, message: &Value) {
         self.ledger
@@ -360,16 +256,7 @@ impl Server {
         let ticket = Ticket::open(&self.ledger, Place::Handshake(client), "", None);
         if let Some(fault) = self.next_fault(Subject::Handshake(client)) {
             self.ledger.hit("handshake fault");
-            let nobody = Session {
-                name: String::new(),
-                client,
-                streams: Default::default(),
-                standalone: Arc::new(Log::new(String::new(), None)),
-                answers: Default::default(),
-                answered: Default::default(),
-                cancelled: Default::default(),
-                gone: CancellationToken::new(),
-            };
+            let nobody = Session::new(String::new(), client);
             return self
                 .refuse(conn, &nobody, &ticket, &fault, &message["id"])
                 .await;
@@ -569,135 +456,9 @@ impl Server {
         plain(conn, 200, "").await
     }
 
-    async fn unknown_session(&self, conn: &mut Conn, status: u16) -> io::Result<Kept> {
+    pub(super) async fn unknown_session(&self, conn: &mut Conn, status: u16) -> io::Result<Kept> {
         let body =
             r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"Session not found"}}"#;
         json_body(conn, status, body).await
     }
-
-    /// Does to a request what the fault says.
-    async fn refuse(
-        &self,
-        conn: &mut Conn,
-        session: &Session,
-        ticket: &Ticket<'_>,
-        fault: &Fault,
-        id: &Value,
-    ) -> io::Result<Kept> {
-        match *fault {
-            Fault::CloseUnexecuted => {
-                ticket.settle(Fate::NoHead);
-                Ok(false)
-            }
-            Fault::ResetUnexecuted | Fault::ResetExecuted => {
-                ticket.settle(Fate::NoHead);
-                conn.wire.cutter().reset();
-                Ok(false)
-            }
-            Fault::HangHead => {
-                ticket.settle(Fate::Hangs);
-                conn.closed().await;
-                Ok(false)
-            }
-            Fault::Status { status, error } => {
-                ticket.settle(Fate::Status(status));
-                if error && !id.is_null() {
-                    let body = format!(
-                        r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32050,"message":"the server's own error"}}}}"#
-                    );
-                    return json_body(conn, status, &body).await;
-                }
-                plain(conn, status, "").await
-            }
-            Fault::Busy { status, after } => {
-                let seconds = match after {
-                    After::Absent => None,
-                    After::Seconds(n) | After::Date(n) => Some(n),
-                };
-                ticket.settle(Fate::Busy { status, seconds });
-                let value = match after {
-                    After::Absent => String::new(),
-                    After::Seconds(n) => format!("retry-after: {n}\r\n"),
-                    After::Date(n) => format!(
-                        "date: Sun, 06 Nov 1994 08:00:00 GMT\r\nretry-after: Sun, 06 Nov 1994 08:{:02}:{:02} GMT\r\n",
-                        n / 60,
-                        n % 60
-                    ),
-                };
-                let head = format!("HTTP/1.1 {status} Busy\r\n{value}content-length: 0\r\n\r\n");
-                conn.write(head.as_bytes()).await?;
-                Ok(true)
-            }
-            Fault::Forget { status } => {
-                ticket.settle(Fate::SessionLost);
-                self.forget(session);
-                if status == 404 {
-                    return plain(conn, 404, "").await;
-                }
-                self.unknown_session(conn, status).await
-            }
-            Fault::Redirect { status, good } => {
-                ticket.settle(Fate::Redirected { good });
-                let place = if good {
-                    "/mcp/moved"
-                } else {
-                    "ftp://elsewhere/mcp"
-                };
-                conn.write(&response(status, &[("location", place)], ""))
-                    .await?;
-                Ok(true)
-            }
-            Fault::Accepted => {
-                ticket.settle(Fate::NoAnswer);
-                plain(conn, 202, "").await
-            }
-            Fault::Empty => {
-                ticket.settle(Fate::NoAnswer);
-                plain(conn, 200, "").await
-            }
-            Fault::WrongType => {
-                ticket.settle(Fate::NoAnswer);
-                conn.write(&response(
-                    200,
-                    &[("content-type", "text/html")],
-                    "<p>hello</p>",
-                ))
-                .await?;
-                Ok(true)
-            }
-            Fault::Truncated | Fault::Cut { .. } => {
-                ticket.settle(Fate::NoHead);
-                Ok(false)
-            }
-        }
-    }
-}
-
-fn response(status: u16, fields: &[(&str, &str)], body: &str) -> Vec<u8> {
-    use std::fmt::Write as _;
-    let mut text = format!("HTTP/1.1 {status} Sim\r\n");
-    for (name, value) in fields {
-        let _ = write!(text, "{name}: {value}\r\n");
-    }
-    if status != 204 {
-        let _ = write!(text, "content-length: {}\r\n", body.len());
-    }
-    let _ = write!(text, "\r\n{body}");
-    text.into_bytes()
-}
-
-async fn plain(conn: &mut Conn, status: u16, body: &str) -> io::Result<Kept> {
-    conn.write(&response(status, &[("content-type", "text/plain")], body))
-        .await?;
-    Ok(true)
-}
-
-async fn json_body(conn: &mut Conn, status: u16, body: &str) -> io::Result<Kept> {
-    conn.write(&response(
-        status,
-        &[("content-type", "application/json")],
-        body,
-    ))
-    .await?;
-    Ok(true)
 }

@@ -5,7 +5,9 @@
 //! it saw and what it did.
 
 mod answer;
+mod job;
 mod log;
+mod refuse;
 mod stream;
 mod visit;
 
@@ -25,6 +27,9 @@ use crate::ledger::{CallKey, Ledger};
 use crate::plan::{CallPlan, Ids, Plan};
 use crate::wire::{self, Cutter};
 use log::{Log, What};
+
+/// Whether the connection may carry another request.
+type Kept = bool;
 
 /// See the [module](self).
 pub(crate) struct Server {
@@ -66,6 +71,21 @@ struct Session {
     answered: tokio::sync::Notify,
     cancelled: Mutex<BTreeMap<CallKey, tokio_util::sync::CancellationToken>>,
     gone: tokio_util::sync::CancellationToken,
+}
+
+impl Session {
+    fn new(name: String, client: usize) -> Self {
+        Self {
+            client,
+            streams: Mutex::default(),
+            standalone: Arc::new(Log::new(format!("{name}:sa"), None)),
+            answers: Mutex::default(),
+            answered: tokio::sync::Notify::new(),
+            cancelled: Mutex::default(),
+            gone: tokio_util::sync::CancellationToken::new(),
+            name,
+        }
+    }
 }
 
 impl Server {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::log::{Entry, Log, What};
 use super::visit::Ticket;
-use super::{Server, Session};
+use super::{Kept, Server, Session};
 use crate::fault::{Fault, How, Spot};
 use crate::http1::Conn;
 use crate::ledger::{Fate, StreamFate};
@@ -23,9 +23,6 @@ pub(super) struct Course {
     /// `retry`, as the stream's first line.
     pub(super) retry: Option<u64>,
 }
-
-/// Whether the connection may carry another request.
-type Kept = bool;
 
 /// How writing an event ended.
 enum Written {

@@ -1,0 +1,105 @@
+//! The server's work on one call, which goes on whether anybody is connected or not.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::log::{Log, What};
+use super::{Server, Session};
+use crate::ledger::CallKey;
+use crate::plan::{CallPlan, Ids};
+
+impl Server {
+    /// Runs a call: its messages in time, the server's question, the response.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        key: CallKey,
+        exec: u32,
+        plan: CallPlan,
+        id: Value,
+    ) -> Arc<Log> {
+        let log = {
+            let mut streams = session.streams.lock();
+            let log = Arc::new(Log::new(
+                format!("{}:{}", session.name, streams.len()),
+                Some(key),
+            ));
+            streams.push(Arc::clone(&log));
+            log
+        };
+        self.ledger
+            .with(|facts| facts.streams.insert(log.name.clone(), key));
+        let cancelled = CancellationToken::new();
+        session.cancelled.lock().insert(key, cancelled.clone());
+        let (server, session, job) = (Arc::clone(self), Arc::clone(session), Arc::clone(&log));
+        if self.plan.server.priming && !plan.json {
+            log.append(String::new(), What::Priming, true);
+        }
+        tokio::spawn(async move {
+            let working = server.work(&session, &job, key, exec, &plan, &id);
+            tokio::select! {
+                biased;
+                () = session.gone.cancelled() => {}
+                () = cancelled.cancelled() => {}
+                () = working => {}
+            }
+        });
+        log
+    }
+
+    async fn work(
+        &self,
+        session: &Session,
+        log: &Log,
+        key: CallKey,
+        exec: u32,
+        plan: &CallPlan,
+        id: &Value,
+    ) {
+        let pad: String = "é😀x".chars().cycle().take(plan.padding / 3).collect();
+        let mut number = 0;
+        let mut say = |message: String| {
+            number += 1;
+            let mark = (exec, number);
+            let with_id = self.gives_id(number);
+            if with_id {
+                self.ledger.call(key, |call| call.with_id.push(mark));
+            }
+            log.append(message, What::Message(mark), with_id);
+            number + 1
+        };
+        let mut next = 1;
+        for n in 1..=plan.messages {
+            if plan.asks_before == Some(n) {
+                let ask = format!("ask-{key}-{exec}");
+                next = say(format!(
+                    r#"{{"jsonrpc":"2.0","id":"{ask}","method":"elicitation/create","params":{{"message":"?","requestedSchema":{{"type":"object","properties":{{}}}},"_meta":{{"call":"{key}","exec":{exec},"n":{next}}},"pad":"é"}}}}"#
+                ));
+                loop {
+                    let answered = session.answered.notified();
+                    if session.answers.lock().contains_key(&ask) {
+                        break;
+                    }
+                    answered.await;
+                }
+            }
+            tokio::time::sleep(plan.gap).await;
+            next = if n % 2 == 1 {
+                say(format!(
+                    r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":"{key}","progress":{n},"_meta":{{"call":"{key}","exec":{exec},"n":{next}}},"pad":"{pad}"}}}}"#
+                ))
+            } else {
+                say(format!(
+                    r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"info","data":"é","_meta":{{"call":"{key}","exec":{exec},"n":{next}}},"pad":"{pad}"}}}}"#
+                ))
+            };
+        }
+        tokio::time::sleep(plan.gap).await;
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"result":{{"_meta":{{"call":"{key}","exec":{exec}}},"content":[],"pad":"é"}}}}"#
+        );
+        log.append(text, What::Response, self.plan.server.ids != Ids::None);
+    }
+}

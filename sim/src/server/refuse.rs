@@ -1,0 +1,143 @@
+//! Answers that are none: what the server does to a request on which a fault falls.
+
+use std::io;
+
+use serde_json::Value;
+
+use super::visit::Ticket;
+use super::{Kept, Server, Session};
+use crate::fault::{After, Fault};
+use crate::http1::Conn;
+use crate::ledger::Fate;
+
+impl Server {
+    /// Does to a request what the fault says.
+    pub(super) async fn refuse(
+        &self,
+        conn: &mut Conn,
+        session: &Session,
+        ticket: &Ticket<'_>,
+        fault: &Fault,
+        id: &Value,
+    ) -> io::Result<Kept> {
+        match *fault {
+            Fault::CloseUnexecuted => {
+                ticket.settle(Fate::NoHead);
+                Ok(false)
+            }
+            Fault::ResetUnexecuted | Fault::ResetExecuted => {
+                ticket.settle(Fate::NoHead);
+                conn.wire.cutter().reset();
+                Ok(false)
+            }
+            Fault::HangHead => {
+                ticket.settle(Fate::Hangs);
+                conn.closed().await;
+                Ok(false)
+            }
+            Fault::Status { status, error } => {
+                ticket.settle(Fate::Status(status));
+                if error && !id.is_null() {
+                    let body = format!(
+                        r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32050,"message":"the server's own error"}}}}"#
+                    );
+                    return json_body(conn, status, &body).await;
+                }
+                plain(conn, status, "").await
+            }
+            Fault::Busy { status, after } => {
+                let seconds = match after {
+                    After::Absent => None,
+                    After::Seconds(n) | After::Date(n) => Some(n),
+                };
+                ticket.settle(Fate::Busy { status, seconds });
+                let value = match after {
+                    After::Absent => String::new(),
+                    After::Seconds(n) => format!("retry-after: {n}\r\n"),
+                    After::Date(n) => format!(
+                        "date: Sun, 06 Nov 1994 08:00:00 GMT\r\nretry-after: Sun, 06 Nov 1994 08:{:02}:{:02} GMT\r\n",
+                        n / 60,
+                        n % 60
+                    ),
+                };
+                let head = format!("HTTP/1.1 {status} Busy\r\n{value}content-length: 0\r\n\r\n");
+                conn.write(head.as_bytes()).await?;
+                Ok(true)
+            }
+            Fault::Forget { status } if !self.plan.server.sessions => {
+                ticket.settle(Fate::Status(status));
+                plain(conn, status, "").await
+            }
+            Fault::Forget { status } => {
+                ticket.settle(Fate::SessionLost);
+                self.forget(session);
+                if status == 404 {
+                    return plain(conn, 404, "").await;
+                }
+                self.unknown_session(conn, status).await
+            }
+            Fault::Redirect { status, good } => {
+                ticket.settle(Fate::Redirected { good });
+                let place = if good {
+                    "/mcp/moved"
+                } else {
+                    "ftp://elsewhere/mcp"
+                };
+                conn.write(&response(status, &[("location", place)], ""))
+                    .await?;
+                Ok(true)
+            }
+            Fault::Accepted => {
+                ticket.settle(Fate::NoAnswer);
+                plain(conn, 202, "").await
+            }
+            Fault::Empty => {
+                ticket.settle(Fate::NoAnswer);
+                plain(conn, 200, "").await
+            }
+            Fault::WrongType => {
+                ticket.settle(Fate::NoAnswer);
+                conn.write(&response(
+                    200,
+                    &[("content-type", "text/html")],
+                    "<p>hello</p>",
+                ))
+                .await?;
+                Ok(true)
+            }
+            Fault::Truncated | Fault::Cut { .. } => {
+                ticket.settle(Fate::NoHead);
+                Ok(false)
+            }
+        }
+    }
+}
+
+pub(super) fn response(status: u16, fields: &[(&str, &str)], body: &str) -> Vec<u8> {
+    use std::fmt::Write as _;
+    let mut text = format!("HTTP/1.1 {status} Sim\r\n");
+    for (name, value) in fields {
+        let _ = write!(text, "{name}: {value}\r\n");
+    }
+    if status != 204 {
+        let _ = write!(text, "content-length: {}\r\n", body.len());
+    }
+    let _ = write!(text, "\r\n{body}");
+    text.into_bytes()
+}
+
+pub(super) async fn plain(conn: &mut Conn, status: u16, body: &str) -> io::Result<Kept> {
+    conn.write(&response(status, &[("content-type", "text/plain")], body))
+        .await?;
+    Ok(true)
+}
+
+pub(super) async fn json_body(conn: &mut Conn, status: u16, body: &str) -> io::Result<Kept> {
+    conn.write(&response(
+        status,
+        &[("content-type", "application/json")],
+        body,
+    ))
+    .await?;
+    Ok(true)
+}
