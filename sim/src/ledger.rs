@@ -66,6 +66,8 @@ pub(crate) struct StreamFate {
     pub(crate) new_messages: u32,
     /// An id was sent with a whole event.
     pub(crate) ids: bool,
+    /// The head was sent, and the `retry` behind it, perhaps not whole.
+    pub(crate) began: bool,
     /// It was closed on purpose, after a `retry` or a new id.
     pub(crate) polled: bool,
     /// How it broke and when.

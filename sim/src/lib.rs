@@ -20,9 +20,11 @@ mod report;
 mod rng;
 mod run;
 mod server;
+mod watch;
 mod wire;
 
 pub use herd::{Herd, herd};
 pub use plan::Draw;
 pub use report::{Report, Summary};
 pub use run::run;
+pub use watch::{MoveCounter, SimulatedTime};

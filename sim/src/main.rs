@@ -7,7 +7,9 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use clap::Parser;
-use shadowcat_sim::{Draw, Herd, Report, Summary, herd, run};
+use shadowcat_sim::{Draw, Herd, MoveCounter, Report, SimulatedTime, Summary, herd, run};
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
+use tracing_subscriber::prelude::*;
 
 /// Runs the pipeline on a simulated network, clock and randomness.
 #[derive(Debug, Parser)]
@@ -53,14 +55,20 @@ fn main() -> ExitCode {
             let _ = tracing_subscriber::fmt()
                 .with_max_level(tracing::Level::DEBUG)
                 .with_writer(std::io::stderr)
-                .without_time()
+                .with_timer(SimulatedTime)
                 .with_ansi(false)
                 .try_init();
             let mut summary = Summary::default();
             summary.add(run(seed, draw, true));
             summary
         }
-        None => run_all(&arguments, draw),
+        None => {
+            let _ = tracing_subscriber::registry()
+                .with(LevelFilter::DEBUG)
+                .with(MoveCounter.with_filter(filter_fn(MoveCounter::wants)))
+                .try_init();
+            run_all(&arguments, draw)
+        }
     };
     let dropped = (arguments.seed.is_none() && arguments.herd > 0).then(|| herd(1, arguments.herd));
     let herd_ok = dropped
@@ -139,6 +147,7 @@ fn print(summary: &Summary, herd: Option<&Herd>, json: bool) {
             "seeds": summary.seeds,
             "failed": failed,
             "hits": summary.hits,
+            "moves": summary.moves,
             "digest": format!("{:016x}", summary.digest),
             "simulated_hours": seconds / 3600,
             "recoveries": summary.recoveries(),
@@ -156,6 +165,9 @@ fn print(summary: &Summary, herd: Option<&Herd>, json: bool) {
         return;
     }
     for (name, count) in &summary.hits {
+        let _ = writeln!(out, "{count:>10}  {name}");
+    }
+    for (name, count) in &summary.moves {
         let _ = writeln!(out, "{count:>10}  {name}");
     }
     let _ = writeln!(

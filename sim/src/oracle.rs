@@ -22,7 +22,7 @@ use shadowcat_transport::metrics::Metrics;
 use crate::ledger::{Call, CallKey, Facts, Fate, Ledger, Outcome, SessionFacts};
 use crate::plan::{CallPlan, Plan};
 
-pub(crate) use pace::recoveries;
+pub(crate) use pace::{Recovery, recoveries};
 
 /// Judges a run; what is wrong goes into the ledger.
 pub(crate) fn judge(plan: &Plan, ledger: &Ledger) {

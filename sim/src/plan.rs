@@ -5,6 +5,7 @@ mod draw;
 use std::time::Duration;
 
 use crate::fault::{Disaster, Fault};
+use crate::ledger::CallKey;
 use crate::wire::Manner;
 
 pub use draw::Draw;
@@ -22,6 +23,59 @@ pub(crate) struct Plan {
     pub(crate) idle_timeout: Duration,
     pub(crate) upstream_wire: [Manner; 2],
     pub(crate) client_wire: [Manner; 2],
+}
+
+/// The `retry` of streams that are polled, where the server has none of its own.
+const POLL_RETRY: u64 = 500;
+
+impl Plan {
+    /// The `retry` in milliseconds that the streams of a call begin with, or the standalone ones.
+    pub(crate) fn stream_retry(&self, call: Option<CallKey>) -> Option<u64> {
+        let polled = call
+            .and_then(|key| self.clients.get(key.client)?.calls.get(key.number))
+            .and_then(|call| call.polls_after);
+        self.server.retry.or(polled.map(|_| POLL_RETRY))
+    }
+}
+
+impl Plan {
+    /// What is special about its peers and wires, for the report.
+    pub(crate) fn traits(&self) -> [(&'static str, bool); 16] {
+        let (server, wires) = (&self.server, [self.upstream_wire, self.client_wire]);
+        [
+            ("mode: reverse", self.mode == Mode::Reverse),
+            ("mode: forward", self.mode == Mode::Forward),
+            ("server: no ids", server.ids == Ids::None),
+            ("server: some ids", server.ids == Ids::Some),
+            (
+                "server: inclusive replay",
+                server.replay == Replay::Inclusive,
+            ),
+            (
+                "server: replay from zero",
+                server.replay == Replay::FromZero,
+            ),
+            ("server: priming", server.priming),
+            ("server: no sessions", !server.sessions),
+            ("server: byte order mark", server.bom),
+            ("server: lines end in CR", server.line_end == "\r"),
+            ("server: lines end in CRLF", server.line_end == "\r\n"),
+            ("server: noise between events", server.noise),
+            (
+                "server: retry below the least",
+                server.retry.is_some_and(|ms| ms < 250),
+            ),
+            ("server: retry of an hour", server.retry == Some(3_600_000)),
+            (
+                "wire: reads of one byte",
+                wires.iter().any(|wire| wire[0].chunk == 1),
+            ),
+            (
+                "wire: slow drip",
+                wires.iter().any(|wire| !wire[0].pace.is_zero()),
+            ),
+        ]
+    }
 }
 
 /// Which assembly runs.

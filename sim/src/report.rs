@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::ledger::{Ledger, Outcome};
 use crate::oracle::{self};
-use crate::plan::{Mode, Plan};
+use crate::plan::Plan;
+use crate::watch;
 
 /// The result of one seed.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub struct Report {
     pub violations: Vec<String>,
     /// Faults that were reached, and other facts, by name.
     pub hits: BTreeMap<&'static str, u64>,
+    /// Moves of the engine's state machine, where they are watched.
+    pub moves: BTreeMap<String, u64>,
     /// The same for the same seed, always.
     pub digest: u64,
     /// How long recoveries took beyond what the policy may ask for.
@@ -30,6 +33,7 @@ impl Report {
             seed,
             violations: vec![why],
             hits: BTreeMap::new(),
+            moves: BTreeMap::new(),
             digest: 0,
             late: Vec::new(),
             simulated: Duration::ZERO,
@@ -42,13 +46,9 @@ impl Report {
         ledger.with(|facts| {
             let mut hits = std::mem::take(&mut facts.hits);
             let mut count = |name, by: u64| *hits.entry(name).or_default() += by;
-            count(
-                match plan.mode {
-                    Mode::Reverse => "mode: reverse",
-                    Mode::Forward => "mode: forward",
-                },
-                1,
-            );
+            for (name, is_so) in plan.traits() {
+                count(name, u64::from(is_so));
+            }
             for call in facts.calls.values() {
                 count("calls", u64::from(call.sent.is_some()));
                 for (_, outcome) in &call.outcomes {
@@ -64,12 +64,13 @@ impl Report {
             }
             let late = oracle::recoveries(plan, facts)
                 .iter()
-                .map(|recovery| recovery.took.saturating_sub(recovery.policy))
+                .map(oracle::Recovery::late)
                 .collect();
             Self {
                 seed: plan.seed,
                 violations: std::mem::take(&mut facts.violations),
                 hits,
+                moves: watch::moves(),
                 digest,
                 late,
                 simulated,
@@ -87,6 +88,8 @@ pub struct Summary {
     pub failed: BTreeMap<u64, Vec<String>>,
     /// Hits by name.
     pub hits: BTreeMap<&'static str, u64>,
+    /// Moves of the engine's state machine.
+    pub moves: BTreeMap<String, u64>,
     /// All digests in one number, whatever the order of the runs.
     pub digest: u64,
     late: Vec<Duration>,
@@ -99,6 +102,9 @@ impl Summary {
         self.seeds += 1;
         for (name, count) in report.hits {
             *self.hits.entry(name).or_default() += count;
+        }
+        for (name, count) in report.moves {
+            *self.moves.entry(name).or_default() += count;
         }
         self.digest ^= report.digest.rotate_left((report.seed % 64) as u32);
         self.late.extend(report.late);

@@ -24,6 +24,7 @@ use crate::oracle;
 use crate::plan::{Draw, Mode, Plan};
 use crate::report::Report;
 use crate::server::{Network, Server};
+use crate::watch;
 use crate::wire;
 
 /// The most simulated time that clients may take for their calls.
@@ -62,6 +63,7 @@ pub(crate) fn in_paused_time<T>(running: impl Future<Output = T>) -> Result<T, S
 /// Runs a plan and judges it.
 pub(crate) async fn scenario(plan: &Arc<Plan>, ledger: &Arc<Ledger>) -> Report {
     let seed = plan.seed;
+    watch::begin();
     ledger.note(format_args!("{plan:#?}"));
     let server = Server::new(Arc::clone(plan), Arc::clone(ledger));
     let metrics = Arc::new(Metrics::default());
@@ -128,7 +130,7 @@ pub(crate) async fn scenario(plan: &Arc<Plan>, ledger: &Arc<Ledger>) -> Report {
     server.notice_all();
     tokio::time::sleep(SETTLE).await;
     server.notice_all();
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
     over.cancel();
     let ending = async {
         while clients.join_next().await.is_some() {}

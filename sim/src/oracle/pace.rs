@@ -12,7 +12,18 @@ const MIN_INTERVAL: Duration = Duration::from_millis(250);
 /// What arithmetic with milliseconds may be off by.
 const TICK: Duration = Duration::from_millis(5);
 
+/// How much later than its policy asks for a stream may be back.
+const LATE: Duration = Duration::from_millis(50);
+
 pub(super) fn judge(plan: &Plan, facts: &Facts, found: &mut Vec<String>) {
+    for recovery in recoveries(plan, facts) {
+        if recovery.late() > LATE {
+            let (before, after) = recovery.visits;
+            found.push(format!(
+                "the visit at {after:?} that followed that at {before:?} was late: {recovery:?}"
+            ));
+        }
+    }
     for (key, call) in &facts.calls {
         for pair in call.posts.windows(2) {
             hinted(&format!("{key}'s POST"), &pair[0], &pair[1], found);
@@ -63,7 +74,10 @@ fn position(visit: &Visit) -> Option<u64> {
 
 fn stream(what: &str, gets: &[Visit], found: &mut Vec<String>) {
     for pair in gets.windows(2) {
-        if pair[0].session == pair[1].session && position(&pair[1]) < position(&pair[0]) {
+        if pair[0].session == pair[1].session
+            && pair[1].cursor.is_some()
+            && position(&pair[1]) < position(&pair[0])
+        {
             let (before, after) = (&pair[0].cursor, &pair[1].cursor);
             found.push(format!("{what} went back from {before:?} to {after:?}"));
         }
@@ -99,51 +113,165 @@ fn hinted(what: &str, before: &Visit, after: &Visit, found: &mut Vec<String>) {
 /// One return of a stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Recovery {
-    /// From the break to the next visit.
+    /// When the visit before was made, and the one that came back.
+    pub(crate) visits: (Duration, Duration),
+    /// From the break, or the failed attempt, to the next visit.
     pub(crate) took: Duration,
     /// What the policy may have asked for at most.
     pub(crate) policy: Duration,
 }
 
-/// How long streams were away that broke once and found the server there.
+impl Recovery {
+    /// How much later than the policy asks for.
+    pub(crate) fn late(&self) -> Duration {
+        self.took.saturating_sub(self.policy)
+    }
+}
+
+/// How soon streams were back: each return to a server that could be reached, and that was held up
+/// by nothing but the policy of its own stream.
 pub(crate) fn recoveries(plan: &Plan, facts: &Facts) -> Vec<Recovery> {
     let mut all = Vec::new();
-    let calls = facts.calls.values().map(|call| {
+    let calls = facts.calls.iter().map(|(key, call)| {
         let last = call.posts.last().into_iter();
-        last.chain(&call.gets).collect::<Vec<_>>()
+        let visits = last.chain(&call.gets).collect::<Vec<_>>();
+        (plan.stream_retry(Some(*key)), visits)
     });
-    let sessions = facts
-        .sessions
-        .values()
-        .map(|session| session.gets.iter().collect::<Vec<_>>());
-    for visits in calls.chain(sessions) {
+    let sessions = facts.sessions.values();
+    let sessions = sessions.map(|session| (plan.stream_retry(None), session.gets.iter().collect()));
+    for (asked, visits) in calls.chain(sessions) {
+        let mut unproductive = 0;
+        let mut retry = None;
+        let mut since = Duration::ZERO;
         for pair in visits.windows(2) {
-            all.extend(recovery(plan, facts, pair[0], pair[1]));
+            let step = Step {
+                plan,
+                facts,
+                asked,
+                before: pair[0],
+                after: pair[1],
+            };
+            step.count(&mut unproductive, &mut retry);
+            if unproductive == 0 && matches!(pair[0].fate, Fate::Stream(_)) {
+                since = pair[0].at;
+            }
+            // Attempts that did not reach the server count too, but whose they were is not known.
+            let failed = |at: &Duration| *at + Duration::from_secs(1) >= since && *at <= pair[1].at;
+            if !facts.dials_failed.iter().any(failed) {
+                all.extend(step.recovery(unproductive, retry));
+            }
         }
     }
     all
 }
 
-fn recovery(plan: &Plan, facts: &Facts, before: &Visit, after: &Visit) -> Option<Recovery> {
-    let Fate::Stream(stream) = &before.fate else {
-        return None;
-    };
-    let (broke, how) = stream.broke?;
-    let productive = stream.new_messages > 0;
-    let waits = plan.client_wire[0].pace + plan.upstream_wire[0].pace;
-    let away = facts
-        .dials_failed
-        .iter()
-        .any(|at| (broke..=after.at).contains(at));
-    if how == How::Silence || !productive || away || !waits.is_zero() || after.at < broke {
-        return None;
+struct Step<'a> {
+    plan: &'a Plan,
+    facts: &'a Facts,
+    /// The server's `retry` on this stream.
+    asked: Option<u64>,
+    before: &'a Visit,
+    after: &'a Visit,
+}
+
+impl Step<'_> {
+    /// Unproductive connections in a row, and the `retry` that is known.
+    fn count(&self, unproductive: &mut u32, retry: &mut Option<Duration>) {
+        match &self.before.fate {
+            Fate::Stream(stream) => {
+                let end = stream.broke.map_or(self.before.until, |(at, _)| at);
+                if stream.new_messages > 0 || end >= self.before.at + Duration::from_secs(30) {
+                    *unproductive = 0;
+                } else if !stream.polled {
+                    *unproductive += 1;
+                }
+                let asked = self.asked.filter(|_| stream.began);
+                if let Some(ms) = asked {
+                    *retry = Some(Duration::from_millis(ms).clamp(MIN_INTERVAL, HINT_MAX));
+                }
+            }
+            Fate::Redirected { .. } => {}
+            _ => *unproductive += 1,
+        }
     }
-    let initial = Duration::from_millis(300);
-    let asked = plan.server.retry.map(|ms| {
-        Duration::from_millis(ms).clamp(MIN_INTERVAL, HINT_MAX) + Duration::from_millis(200)
-    });
-    Some(Recovery {
-        took: (after.at - broke).saturating_sub(3 * plan.upstream_wire[0].latency),
-        policy: asked.unwrap_or(initial).max(MIN_INTERVAL),
-    })
+
+    fn recovery(&self, unproductive: u32, retry: Option<Duration>) -> Option<Recovery> {
+        let (from, floor) = match &self.before.fate {
+            Fate::Stream(stream) => match stream.broke? {
+                (_, How::Silence) => return None,
+                (at, _) => (at, Duration::ZERO),
+            },
+            Fate::NoHead | Fate::NoAnswer => (self.before.until, Duration::ZERO),
+            fate if is_final_for_standing(fate) => return None,
+            Fate::Status(409) => (self.before.until, Duration::from_secs(5)),
+            Fate::Status(_) => (self.before.until, Duration::ZERO),
+            Fate::Busy { seconds, .. } => {
+                let asked = Duration::from_secs(seconds.unwrap_or(0)).min(HINT_MAX);
+                (self.before.until, asked + Duration::from_millis(300))
+            }
+            _ => return None,
+        };
+        if self.is_held_up(from) {
+            return None;
+        }
+        let own = match unproductive {
+            0 => Duration::ZERO,
+            n => Duration::from_secs(1 << (n - 1).min(5)).min(Duration::from_secs(30)),
+        };
+        let delay = own.max(retry.unwrap_or_default());
+        let jitter = match unproductive {
+            0 if retry.is_none() => Duration::from_millis(300),
+            0 => Duration::from_millis(200),
+            _ => delay.mul_f64(0.3),
+        };
+        Some(Recovery {
+            visits: (self.before.at, self.after.at),
+            took: (self.after.at - from).saturating_sub(self.travel()),
+            policy: (delay + jitter).max(MIN_INTERVAL).max(floor),
+        })
+    }
+
+    /// What the way to the server and back takes: the break must become known, a connection be
+    /// made, the request arrive, in small pieces perhaps.
+    fn travel(&self) -> Duration {
+        let [proxy, server] = self.plan.upstream_wire;
+        2 * proxy.latency + 2 * server.latency
+    }
+
+    /// Something besides the stream's own policy kept it away: the server asked the whole proxy to
+    /// wait, or everything dropped at once; or the break could not be
+    /// noticed, because what came before was still being read.
+    fn is_held_up(&self, from: Duration) -> bool {
+        let (from, to) = (from, self.after.at);
+        let second = Duration::from_secs(1);
+        let herd = self
+            .facts
+            .resets
+            .iter()
+            .any(|at| *at + second >= from && *at <= to);
+        let gets = self
+            .facts
+            .calls
+            .values()
+            .flat_map(|call| call.posts.iter().chain(&call.gets));
+        let mut others = gets.chain(
+            self.facts
+                .sessions
+                .values()
+                .flat_map(|session| &session.gets),
+        );
+        let held = others.any(|visit| match visit.fate {
+            Fate::Busy {
+                status: 503,
+                seconds: Some(seconds),
+            } => {
+                let until = visit.until + Duration::from_secs(seconds).min(HINT_MAX);
+                !std::ptr::eq(visit, self.before) && visit.until <= to && until + second >= from
+            }
+            _ => false,
+        });
+        let wires = self.plan.client_wire.iter().chain(&self.plan.upstream_wire);
+        let slow = wires.into_iter().any(|manner| !manner.pace.is_zero());
+        herd || held || slow || to < from
+    }
 }

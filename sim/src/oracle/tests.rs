@@ -46,6 +46,7 @@ fn streamed(ids: bool, broke: Option<(u64, How)>, answered: bool) -> Fate {
     Fate::Stream(StreamFate {
         new_messages: 1,
         ids,
+        began: true,
         polled: false,
         broke: broke.map(|(at, how)| (s(at), how)),
         answered,

@@ -241,7 +241,11 @@ fn call(rng: &mut Rng, mode: Mode, server: &Personality, troubled: bool) -> Call
         at: ms(0, 30_000, rng),
         messages,
         gap: span(rng, &[(0, 0), (1, 50), (50, 3000), (1000, 9000)]),
-        padding: rng.pick(&[0, 10, 100, 100, 1000, 20_000]),
+        padding: if rng.chance(1) {
+            300_000
+        } else {
+            rng.pick(&[0, 10, 100, 100, 1000, 20_000])
+        },
         asks_before: (method == "tools/call" && messages > 0 && rng.chance(20))
             .then(|| rng.range(1, u64::from(messages)) as u32),
         json,
@@ -356,9 +360,9 @@ fn get_fault(rng: &mut Rng, messages: u32) -> Fault {
     if rng.chance(45) {
         return cut(rng, messages);
     }
-    let fatal = rng.pick(&[400, 401, 403, 405, 204, 501, 505]);
+    let fatal = rng.pick(&[400, 400, 401, 405, 405, 204, 204, 501]);
     let passing = rng.pick(&[408, 500, 500, 502, 503, 504]);
-    let (status, error) = (if rng.chance(20) { fatal } else { passing }, false);
+    let (status, error) = (if rng.chance(25) { fatal } else { passing }, false);
     let passing = Fault::Status { status, error };
     let busy = busy(rng);
     let redirect = Fault::Redirect {

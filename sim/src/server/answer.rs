@@ -171,7 +171,7 @@ impl Server {
                     new_from: 0,
                     cut: fault,
                     polls_after: plan.polls_after,
-                    retry: self.plan.server.retry.or(plan.polls_after.map(|_| 500)),
+                    retry: self.plan.stream_retry(Some(key)),
                 };
                 self.stream(conn, &session, &log, &ticket, course).await
             }
@@ -331,11 +331,11 @@ impl Server {
     }
 
     /// From where a stream goes on, and where what is new begins.
-    fn replay(&self, at: usize) -> (usize, usize) {
+    fn replay(&self, log: &Log, at: usize) -> (usize, usize) {
         match self.plan.server.replay {
             Replay::Exclusive => (at + 1, at + 1),
             Replay::Inclusive => (at, at + 1),
-            Replay::FromZero => (0, at + 1),
+            Replay::FromZero => (log.base().min(at), at + 1),
         }
     }
 
@@ -379,10 +379,10 @@ impl Server {
                 .await;
         }
         let (from, new_from) = match cursor {
-            Some((_, at)) => self.replay(at),
+            Some((_, at)) => self.replay(log, at),
             None => {
                 let opened = gets.iter().any(|get| matches!(get.fate, Fate::Stream(_)));
-                let live = log.live_position(!opened);
+                let live = log.begin(!opened);
                 (live, live)
             }
         };
@@ -393,7 +393,7 @@ impl Server {
                 facts.missable = facts.missable.max(lost as u32);
             });
         }
-        let retry = self.plan.server.retry;
+        let retry = self.plan.stream_retry(None);
         let course = Course {
             from,
             new_from,
@@ -424,9 +424,9 @@ impl Server {
                 .await;
         }
         self.ledger.hit("resume");
-        let (from, new_from) = self.replay(at);
+        let (from, new_from) = self.replay(log, at);
         let polls_after = self.call_plan(key).and_then(|plan| plan.polls_after);
-        let retry = self.plan.server.retry.or(polls_after.map(|_| 500));
+        let retry = self.plan.stream_retry(Some(key));
         let course = Course {
             from,
             new_from,

@@ -19,8 +19,8 @@ pub(super) struct Log {
 struct State {
     events: Vec<Entry>,
     finished: bool,
-    /// Where a connection without a cursor begins: behind everything that was on a connection.
-    live: usize,
+    /// Where the last connection without a cursor began. What was before it is never repeated.
+    base: usize,
     /// Whether any id of this stream was sent with a whole event.
     id_sent: bool,
 }
@@ -78,7 +78,6 @@ impl Log {
     /// An event left whole; true if it is the first time.
     pub(super) fn sent(&self, position: usize) -> bool {
         let mut state = self.state.lock();
-        state.live = state.live.max(position + 1);
         let Some(entry) = state.events.get_mut(position) else {
             return false;
         };
@@ -107,8 +106,14 @@ impl Log {
     }
 
     /// Where a connection without a cursor begins: the first at the start, others at the end.
-    pub(super) fn live_position(&self, first: bool) -> usize {
-        let state = self.state.lock();
-        if first { 0 } else { state.events.len() }
+    pub(super) fn begin(&self, first: bool) -> usize {
+        let mut state = self.state.lock();
+        state.base = if first { 0 } else { state.events.len() };
+        state.base
+    }
+
+    /// Where a replay of everything begins.
+    pub(super) fn base(&self) -> usize {
+        self.state.lock().base
     }
 }

@@ -53,7 +53,10 @@ impl Server {
             Some(Fault::Cut { how, event, spot }) => Some((how, event, spot)),
             _ => None,
         };
-        ticket.settle(Fate::Stream(StreamFate::default()));
+        ticket.settle(Fate::Stream(StreamFate {
+            began: true,
+            ..StreamFate::default()
+        }));
         let mut writer = Writer {
             server: self,
             conn,
@@ -79,8 +82,8 @@ impl Server {
             let (entry, over) = log.at(position);
             if let Some(entry) = entry {
                 let repeated = position < course.new_from;
-                // A repetition comes from the log, where what has no id is not.
-                if !repeated || entry.id.is_some() {
+                // What has no id is in no log: it leaves once.
+                if entry.id.is_some() || !repeated && !entry.sent {
                     let (written, whole) = writer.event(&entry).await?;
                     if whole {
                         self.left(session, log, position, &entry, ticket, repeated);
