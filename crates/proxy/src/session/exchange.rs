@@ -90,6 +90,7 @@ impl Session {
             phase: Phase::Start,
             repeated: false,
             renewed: false,
+            in_doubt: false,
             gate: (method == Method::Initialize).then(|| self.lane.hold()),
             method,
             span,
@@ -123,6 +124,8 @@ struct Exchange {
     repeated: bool,
     /// Sent once more because the server refused it with its session: allowed for everything.
     renewed: bool,
+    /// An earlier sending may have been executed: what becomes of a later one does not change that.
+    in_doubt: bool,
     /// Held by a handshake until its response is out: nothing of the client passes before.
     gate: Option<Hold>,
     span: Span,
@@ -396,6 +399,7 @@ impl Exchange {
                 Ok(Ok(_)) => {}
             }
         }
+        self.in_doubt |= fault.executed == Executed::Unknown;
         self.bounds.session.shared.metrics.requests_repeated.inc();
         self.phase = Phase::Start;
         Step::Again
@@ -434,6 +438,10 @@ impl Exchange {
 
     fn fail(&mut self, fault: &Fault) -> Step {
         debug!(%fault, "the request failed");
+        let mut fault = fault.clone();
+        if self.in_doubt {
+            fault.executed = Executed::Unknown;
+        }
         let message = fault.to_response(&self.id);
         let status = fault.status_of(self.bounds.session.era, &self.method);
         self.give_error(status, fault.headers(status), message)

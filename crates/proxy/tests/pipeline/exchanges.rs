@@ -70,6 +70,19 @@ async fn a_safe_request_whose_answer_was_lost_is_sent_once_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_second_sending_that_never_left_does_not_make_the_first_undone() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(LIST);
+    let lost = fault(FaultKind::ConnectionLost, Executed::Unknown);
+    proxy.server.request().await.fail(lost);
+    let refused = fault(FaultKind::Connect, Executed::No);
+    proxy.server.request().await.fail(refused);
+    let body = posting.await.unwrap().body();
+    assert!(body.contains(&data("connect", "unknown")), "{body}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_whose_answer_was_lost_is_never_sent_again() {
     let proxy = Proxy::new(Habits::default(), Config::default());
     let client = proxy.initialized().await;
