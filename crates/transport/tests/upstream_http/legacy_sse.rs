@@ -150,12 +150,15 @@ async fn messages_find_their_way() {
 async fn an_answer_does_not_wait_for_its_post_to_be_accepted() {
     let (server, feeds) = sse_server(|_, _| Answer::Silence);
     let leg = started(&server).await;
-    let mut incoming = pipe(request(&leg, call(1)).await);
-    let _ = timeout(Duration::from_secs(60), incoming.next())
+    let reply = request(&leg, call(1));
+    tokio::pin!(reply);
+    let _ = timeout(Duration::from_secs(60), &mut reply)
         .await
         .unwrap_err();
     feeds.event(result(1));
+    let mut incoming = pipe(reply.await);
     assert_eq!(next(&mut incoming).await, result(1));
+    assert!(incoming.next().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,10 +170,9 @@ async fn a_request_tells_when_it_has_left() {
         dispatched,
         ..RequestContext::default()
     };
-    let mut incoming = pipe(leg.request(call(1), context).await);
     tokio::select! {
         left = left => left.unwrap(),
-        item = incoming.next() => panic!("nothing was to come, but {item:?}"),
+        reply = leg.request(call(1), context) => panic!("nothing was to come, but {reply:?}"),
     }
 }
 
@@ -230,14 +232,12 @@ async fn a_request_that_has_not_left_when_the_stream_ends_was_not_executed() {
     let leg = started(&server).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     server.refuse(usize::MAX);
-    let mut incoming = pipe(request(&leg, call(1)).await);
-    let pending = timeout(Duration::from_secs(1), incoming.next()).await;
+    let reply = request(&leg, call(1));
+    tokio::pin!(reply);
+    let pending = timeout(Duration::from_secs(1), &mut reply).await;
     assert!(pending.is_err(), "a connection is still hoped for");
     feeds.end();
-    assert_eq!(
-        fault(incoming.next().await.unwrap()),
-        (FaultKind::SessionLost, Executed::No)
-    );
+    assert_eq!(fault(reply.await), (FaultKind::SessionLost, Executed::No));
     server.refuse(0);
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(server.seen().len(), 3, "it was taken back");
@@ -250,16 +250,45 @@ async fn a_refused_post_fails_its_request() {
         (400, (FaultKind::SessionLost, Executed::No)),
         (500, (FaultKind::Status, Executed::Unknown)),
     ] {
-        let (server, feeds) = sse_server(move |_, _| {
+        let (server, _) = sse_server(move |_, _| {
             Answer::Http(http(code, "text/plain", "Could not find session"))
         });
         let leg = started(&server).await;
-        let mut incoming = pipe(request(&leg, call(1)).await);
-        assert_eq!(fault(incoming.next().await.unwrap()), expected, "{code}");
-        feeds.event(result(1));
-        settle().await;
-        assert!(incoming.next().await.is_none(), "nothing after the fault");
+        assert_eq!(fault(request(&leg, call(1)).await), expected, "{code}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_challenge_to_a_post_is_relayed() {
+    for forward_auth in [true, false] {
+        let (server, _) = sse_server(|_, _| with_header(status(401), "www-authenticate", "Bearer"));
+        let mut config = config();
+        config.forward_auth = forward_auth;
+        let leg = start(&upstream_with(config, &server)).await;
+        match request(&leg, call(1)).await {
+            Ok(Reply::Challenge {
+                status, headers, ..
+            }) if forward_auth => {
+                assert_eq!(status, 401);
+                assert_eq!(headers["www-authenticate"], "Bearer");
+            }
+            Err(fault) if !forward_auth => assert_eq!(fault.kind, FaultKind::Unauthorized),
+            other => panic!("forward_auth {forward_auth}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_post_that_fails_after_the_answer_began_ends_it() {
+    let (server, _) = sse_server(|_, feeds| {
+        feeds.event(r#"{"jsonrpc":"2.0","id":"ask","method":"roots/list"}"#);
+        Answer::Late(Duration::from_secs(1), http(500, "", ""))
+    });
+    let leg = started(&server).await;
+    let mut incoming = pipe(request(&leg, call(1)).await);
+    assert!(next(&mut incoming).await.contains("roots/list"));
+    assert_eq!(fault(incoming.next().await.unwrap()).0, FaultKind::Status);
+    assert!(incoming.next().await.is_none(), "nothing after the fault");
 }
 
 #[tokio::test(start_paused = true)]
@@ -268,9 +297,8 @@ async fn a_handshake_without_a_session_loses_none() {
         "GET" => events([endpoint("/messages"), Step::Hang]),
         _ => status(404),
     });
-    let mut incoming = pipe(request(&fresh(&server), initialize()).await);
     assert_eq!(
-        fault(incoming.next().await.unwrap()),
+        fault(request(&fresh(&server), initialize()).await),
         (FaultKind::Status, Executed::Unknown)
     );
 }

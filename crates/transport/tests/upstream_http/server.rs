@@ -42,6 +42,8 @@ impl Seen {
 pub(crate) enum Answer {
     /// A response.
     Http(Response<Script>),
+    /// A response after a while.
+    Late(Duration, Response<Script>),
     /// The connection ends without a response head.
     Reset,
     /// No response head ever.
@@ -117,6 +119,10 @@ impl Server {
         };
         match (self.play)(&seen, n) {
             Answer::Http(response) => Ok(response),
+            Answer::Late(after, response) => {
+                tokio::time::sleep(after).await;
+                Ok(response)
+            }
             Answer::Reset => Err(Gone),
             Answer::Silence => std::future::pending().await,
         }

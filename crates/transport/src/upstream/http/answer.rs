@@ -31,6 +31,8 @@ pub(crate) enum Expected {
     Response(RequestId, Era),
     /// Any success.
     Acceptance,
+    /// Any success: the response to this request comes another way. A challenge is the client's.
+    Handover,
 }
 
 impl Expected {
@@ -66,11 +68,16 @@ pub(crate) async fn to_post(
         let answer = to_request(shared, response, &question).await;
         return answer.unwrap_or_else(Opened::Failed);
     }
-    if response.status().is_success() {
+    let status = response.status();
+    if status.is_success() {
         body::discard(response.into_body()).await;
         return Opened::Accepted;
     }
-    Opened::Failed(refusal(shared, response, in_session).await.1)
+    let to_be_relayed = is_challenge(status) && shared.config.forward_auth;
+    Opened::Failed(match expected {
+        Expected::Handover if to_be_relayed => challenge(shared, response, in_session).await,
+        _ => refusal(shared, response, in_session).await.1,
+    })
 }
 
 async fn to_request(

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info};
 
+use super::answer::Expected;
 use super::client::Delivery;
 use super::driver::{Driver, Posting, Reader};
 use super::{Shared, add_missing, one_way};
@@ -80,7 +81,7 @@ impl Leg for LegacySseLeg {
         context: RequestContext,
     ) -> BoxFuture<Result<Reply, Fault>> {
         let link = Arc::clone(&self.link);
-        Box::pin(async move { link.request(&message, context) })
+        Box::pin(link.request(message, context))
     }
 
     fn send(&self, message: Message, context: SendContext) -> BoxFuture<Result<(), Fault>> {
@@ -124,12 +125,12 @@ impl Leg for LegacySseLeg {
 }
 
 impl Link {
-    fn request(
+    async fn request(
         self: Arc<Self>,
-        message: &Message,
+        message: Message,
         context: RequestContext,
     ) -> Result<Reply, Fault> {
-        let begun = self.router.begin(message)?;
+        let begun = self.router.begin(&message)?;
         // Whether the POST has left is for the exchange to know.
         begun.mark.set_written();
         // In the handshake there is no session yet that could be lost.
@@ -140,14 +141,14 @@ impl Link {
             dispatched,
             ..
         } = context;
-        let posting = self.posting(&begun.message, &headers, dispatched, known);
+        let posting = Posting {
+            expected: Expected::Handover,
+            ..self.posting(&begun.message, &headers, dispatched, known)
+        };
         let delivery = Arc::clone(&posting.delivery);
         let posting = async move { one_way::once(&self.shared, posting, deadline).await };
-        Ok(Reply::Pipe(Incoming::new(Exchange {
-            posting: Some(Box::pin(posting)),
-            delivery,
-            incoming: Some(begun.incoming),
-        })))
+        let exchange = Exchange::new(Box::pin(posting), delivery, begun.incoming);
+        exchange.reply().await
     }
 
     /// `known`: the message belongs to a session that the server may have forgotten.
@@ -202,7 +203,7 @@ impl Link {
         };
         let posting = self.posting(&answer, &HeaderMap::new(), Dispatched::default(), true);
         let posting = one_way::once(&self.shared, posting, None);
-        if !matches!(timeout(ANSWER_TIMEOUT, posting).await, Ok(Ok(()))) {
+        if !matches!(timeout(ANSWER_TIMEOUT, posting).await, Ok(Ok(_))) {
             debug!(server = %self.shared.name, "the server did not take the answer to its request");
         }
     }

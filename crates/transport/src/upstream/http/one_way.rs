@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::Shared;
-use super::driver::{Driver, Opener};
+use super::driver::{Answered, Driver, Opener};
+use crate::upstream::Reply;
 
 /// Sends a message by the attempts that `opener` makes; `repeatable`: a response.
 pub(crate) async fn send<O: Opener>(
@@ -23,7 +24,7 @@ pub(crate) async fn send<O: Opener>(
     let mut attempt = 0;
     loop {
         let (fault, trouble) = match tried(shared, opener(), None).await {
-            Ok(()) => return Ok(()),
+            Ok(_) => return Ok(()),
             Err(failed) => failed,
         };
         attempt += 1;
@@ -42,12 +43,13 @@ pub(crate) async fn send<O: Opener>(
     }
 }
 
-/// Sends a message until `deadline`, again only where it was certainly not processed.
+/// Sends a message until `deadline`, again only where it was certainly not processed. `Some`: what
+/// the client gets in place of the answer.
 pub(crate) async fn once(
     shared: &Arc<Shared>,
     opener: impl Opener,
     deadline: Option<Instant>,
-) -> Result<(), Fault> {
+) -> Result<Option<Reply>, Fault> {
     let tried = tried(shared, opener, deadline).await;
     tried.map_err(|(fault, _)| fault)
 }
@@ -56,7 +58,7 @@ async fn tried(
     shared: &Arc<Shared>,
     opener: impl Opener,
     deadline: Option<Instant>,
-) -> Result<(), (Fault, Option<Trouble>)> {
+) -> Result<Option<Reply>, (Fault, Option<Trouble>)> {
     let opener = Box::new(opener);
     let mut driver = Box::new(Driver::new(
         Arc::clone(shared),
@@ -66,7 +68,8 @@ async fn tried(
     ));
     driver.set_deadline(deadline);
     match driver.answer().await {
-        Ok(_) => Ok(()),
+        Ok(Answered::Whole(reply)) => Ok(Some(reply)),
+        Ok(Answered::Accepted | Answered::Stream(_)) => Ok(None),
         Err(fault) => Err((fault, driver.last_trouble())),
     }
 }
