@@ -166,19 +166,22 @@ fn unclaimed(header: &VersionHeader, method: &Method) -> Result<(), Rejection> {
     }
 }
 
-/// Reads a header's value as it is meant.
-type Reader = fn(&HeaderValue) -> Option<Cow<'_, str>>;
+/// Whether a header has this value.
+fn is(header: &HeaderValue, value: &str) -> bool {
+    header.to_str().is_ok_and(|header| header == value)
+}
 
-fn plain(value: &HeaderValue) -> Option<Cow<'_, str>> {
-    value.to_str().ok().map(Cow::Borrowed)
+/// Whether a header has this value, as it is or encoded.
+fn means(header: &HeaderValue, value: &str) -> bool {
+    headers::decoded(header).as_deref() == Some(value)
 }
 
 fn version_agrees(headers: &HeaderMap, claimed: &str) -> Result<(), Rejection> {
     agrees(
         headers,
         &headers::PROTOCOL_VERSION,
-        "MCP-Protocol-Version",
-        plain,
+        "MCP-Protocol-Version".into(),
+        is,
         Some(claimed),
     )
 }
@@ -195,8 +198,8 @@ fn routing_agrees(
     agrees(
         headers,
         &headers::METHOD,
-        "Mcp-Method",
-        plain,
+        "Mcp-Method".into(),
+        is,
         Some(method.as_str()),
     )?;
     if method.name_param().is_some() {
@@ -204,8 +207,8 @@ fn routing_agrees(
         agrees(
             headers,
             &headers::NAME,
-            "Mcp-Name",
-            headers::decoded,
+            "Mcp-Name".into(),
+            means,
             name.as_deref(),
         )?;
     }
@@ -217,27 +220,24 @@ fn routing_agrees(
     }
 }
 
-fn agrees(
+/// Compares a routing header with what the body says.
+pub(crate) fn agrees(
     headers: &HeaderMap,
     name: &HeaderName,
-    header: &'static str,
-    read: Reader,
+    header: Cow<'static, str>,
+    says: impl Fn(&HeaderValue, &str) -> bool,
     body: Option<&str>,
 ) -> Result<(), Rejection> {
-    let value = match headers::single(headers, name) {
-        Single::Once(value) => value,
-        Single::Repeated => {
-            let header = header.into();
-            return Err(Rejection::DuplicateHeader { header });
-        }
-        Single::Absent => {
-            return body.map_or(Ok(()), |body| {
-                let body = body.to_owned();
-                Err(Rejection::MissingHeader { header, body })
-            });
+    let value = match (headers::single(headers, name), body) {
+        (Single::Once(value), _) => value,
+        (Single::Repeated, _) => return Err(Rejection::DuplicateHeader { header }),
+        (Single::Absent, None) => return Ok(()),
+        (Single::Absent, Some(body)) => {
+            let body = body.to_owned();
+            return Err(Rejection::MissingHeader { header, body });
         }
     };
-    if body.is_some() && read(value).as_deref() == body {
+    if body.is_some_and(|body| says(value, body)) {
         return Ok(());
     }
     let said = String::from_utf8_lossy(value.as_bytes()).into_owned();

@@ -365,7 +365,7 @@ fn is_plain(value: &str) -> bool {
     value.bytes().all(|b| matches!(b, 0x20..=0x7e)) && value.trim() == value
 }
 
-fn encoded(value: &str) -> String {
+pub(crate) fn encoded(value: &str) -> String {
     if is_plain(value) && !value.starts_with("=?base64?") {
         return value.to_owned();
     }

@@ -24,4 +24,5 @@ pub mod message;
 pub mod method;
 pub mod origin;
 pub mod oversized;
+pub mod tool_params;
 pub mod version;

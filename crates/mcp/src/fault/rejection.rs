@@ -55,7 +55,7 @@ pub enum Rejection {
     /// A modern request whose routing header and body disagree: -32020.
     HeaderMismatch {
         /// Which header.
-        header: &'static str,
+        header: Cow<'static, str>,
         /// What the header says.
         said: String,
         /// What the body says.
@@ -64,14 +64,14 @@ pub enum Rejection {
     /// A modern request without a routing header that its body calls for: -32020.
     MissingHeader {
         /// Which header.
-        header: &'static str,
+        header: Cow<'static, str>,
         /// What the body says.
         body: String,
     },
     /// A modern request with a routing header whose source its body lacks: -32020.
     UnmatchedHeader {
         /// Which header.
-        header: &'static str,
+        header: Cow<'static, str>,
         /// What the header says.
         said: String,
     },

@@ -64,7 +64,7 @@ fn the_table() {
         ),
         (
             HeaderMismatch {
-                header: "Mcp-Name",
+                header: "Mcp-Name".into(),
                 said: "a".into(),
                 body: "b".into(),
             },
@@ -75,7 +75,7 @@ fn the_table() {
         ),
         (
             MissingHeader {
-                header: "Mcp-Name",
+                header: "Mcp-Name".into(),
                 body: "b".into(),
             },
             400,
@@ -85,7 +85,7 @@ fn the_table() {
         ),
         (
             UnmatchedHeader {
-                header: "Mcp-Name",
+                header: "Mcp-Name".into(),
                 said: "a".into(),
             },
             400,
