@@ -99,12 +99,24 @@ pub fn request(id: &str, method: &Method, params: Option<&str>) -> Message {
 /// The same to a modern server, with the metadata that every request needs there.
 #[must_use]
 pub fn modern_request(id: &str, method: &Method) -> Message {
-    let params = format!(
-        r#"{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"{}","io.modelcontextprotocol/clientCapabilities":{{}},"io.modelcontextprotocol/clientInfo":{}}}}}"#,
+    request(id, method, Some(&format!("{{{}}}", modern_meta())))
+}
+
+/// A `tools/list` of our own to a modern server.
+#[must_use]
+pub fn list_tools(cursor: Option<&str>) -> Message {
+    let cursor = cursor.map(|cursor| format!(r#","cursor":{}"#, json_string(cursor)));
+    let params = format!("{{{}{}}}", modern_meta(), cursor.unwrap_or_default());
+    request("shadowcat-tools", &Method::ToolsList, Some(&params))
+}
+
+/// The member of `params` that every modern request needs.
+fn modern_meta() -> String {
+    format!(
+        r#""_meta":{{"io.modelcontextprotocol/protocolVersion":"{}","io.modelcontextprotocol/clientCapabilities":{{}},"io.modelcontextprotocol/clientInfo":{}}}"#,
         ProtocolVersion::V2026_07_28,
         client_info(),
-    );
-    request(id, method, Some(&params))
+    )
 }
 
 /// A `server/discover` of our own, to learn what a server speaks.

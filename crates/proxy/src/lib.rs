@@ -17,3 +17,4 @@ mod mismatch;
 pub mod reverse;
 pub mod session;
 pub mod stdio;
+mod tool_params;

@@ -173,8 +173,9 @@ impl StdioGateway {
                     let _ = self.sink.send(error).await;
                     return;
                 }
+                let headers = self.headers(&session, &method, &message).await;
                 let request = message.clone();
-                match session.request(message, id.clone(), method, HeaderMap::new()) {
+                match session.request(message, id.clone(), method, headers) {
                     Ok(outgoings) => self.relay(session, request, outgoings),
                     Err(fault) => {
                         let _ = self.sink.send(fault.to_response(&id)).await;
@@ -182,6 +183,23 @@ impl StdioGateway {
                 }
             }
             _ => self.session(era).tell(message, HeaderMap::new()).await,
+        }
+    }
+
+    /// What a request of a client without headers must carry where there are some.
+    async fn headers(
+        &self,
+        session: &Arc<Session>,
+        method: &Method,
+        message: &Message,
+    ) -> HeaderMap {
+        if session.era() == Era::Modern
+            && *method == Method::ToolsCall
+            && session.has_response_heads()
+        {
+            self.shared.tool_params.headers(session, message).await
+        } else {
+            HeaderMap::new()
         }
     }
 

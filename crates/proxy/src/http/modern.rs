@@ -11,6 +11,7 @@ use shadowcat_mcp::classify::ModernRequest;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
 use shadowcat_mcp::headers;
 use shadowcat_mcp::message::Payload;
+use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::Era;
 use shadowcat_transport::downstream::HttpReply;
 use tokio::time::timeout;
@@ -46,6 +47,12 @@ impl HttpGateway {
                 headers: HeaderMap::new(),
                 body: error.raw().clone(),
             };
+        }
+        if method == Method::ToolsCall && !self.modern.has_response_heads() {
+            let params = &self.shared.tool_params;
+            if let Err(rejection) = params.check(&self.modern, &headers, &message).await {
+                return HttpReply::Rejected(rejection);
+            }
         }
         let mut outgoings =
             self.modern

@@ -35,6 +35,7 @@ use tracing::Span;
 use crate::config::Config;
 use crate::entropy::Entropy;
 use crate::mismatch::EraOfUpstream;
+use crate::tool_params::ToolParams;
 use asks::Asks;
 use flight::Flights;
 use handshake::Handshake;
@@ -58,6 +59,8 @@ pub struct Shared {
     pub entropy: Arc<dyn Entropy>,
     /// What the server turned out to speak.
     pub(crate) era: EraOfUpstream,
+    /// Which arguments of its tools are headers, too.
+    pub(crate) tool_params: ToolParams,
 }
 
 impl Shared {
@@ -77,6 +80,7 @@ impl Shared {
             metrics,
             entropy,
             era: EraOfUpstream::default(),
+            tool_params: ToolParams::default(),
         })
     }
 }

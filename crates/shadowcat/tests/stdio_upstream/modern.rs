@@ -1,6 +1,6 @@
 //! Many modern clients on one process.
 
-use crate::support::{Proxy, SERVER, modern, pid_in};
+use crate::support::{Proxy, SERVER, modern, modern_call, pid_in};
 
 fn server() -> (Proxy, crate::support::Http) {
     Proxy::reverse(&["--env", "MODERN=yes"], &["sh", "-c", SERVER])
@@ -56,4 +56,21 @@ fn a_process_that_died_is_replaced_at_the_next_request() {
     assert_eq!(lost.status, 502, "{lost:?}");
     assert!(lost.body.contains("exit status: 3"), "{lost:?}");
     assert_ne!(pid_in(&http.modern(3, "x/pid").body), first);
+}
+
+#[test]
+fn mirrored_arguments_are_checked_where_the_server_sees_no_headers() {
+    let (_proxy, http) = server();
+    for (header, status) in [
+        ("Mcp-Param-Region: west", 200),
+        ("Mcp-Param-Region: =?base64?d2VzdA==?=", 200),
+        ("Mcp-Param-Region: east", 400),
+        ("Mcp-Param-Region: =?base64?d2VzdA?=", 400),
+        ("X-Other: west", 400),
+    ] {
+        let (fields, body) = modern_call("west", header);
+        let answer = http.exchange("POST", &fields, &body);
+        assert_eq!(answer.status, status, "{header}: {answer:?}");
+        assert_eq!(answer.body.contains("-32020"), status == 400, "{answer:?}");
+    }
 }

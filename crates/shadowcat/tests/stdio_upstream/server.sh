@@ -12,6 +12,9 @@ while read -r line; do
         yes) result "$id" '{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}' ;;
         *) printf '{"jsonrpc":"2.0","id":%s,"error":{"code":-32601,"message":"no"}}\n' "$id" ;;
       esac ;;
+    *'"method":"tools/list"'*)
+      result "$id" '{"tools":[{"name":"t","inputSchema":{"type":"object","properties":{"region":{"type":"string","x-mcp-header":"Region"}}}}]}' ;;
+    *'"method":"tools/call"'*) result "$id" '{"content":[]}' ;;
     *'"method":"x/pid"'*) result "$id" "{\"pid\":$$}" ;;
     *'"method":"x/place"'*) result "$id" "{\"place\":\"$PLACE\",\"directory\":\"$(pwd)\"}" ;;
     *'"method":"x/say"'*) echo "words for people" >&2; result "$id" '{}' ;;

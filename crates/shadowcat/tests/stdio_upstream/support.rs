@@ -156,7 +156,7 @@ impl Http {
         text
     }
 
-    fn exchange(&self, method: &str, fields: &str, body: &str) -> Answer {
+    pub(crate) fn exchange(&self, method: &str, fields: &str, body: &str) -> Answer {
         let mut socket = self.open(method, fields, body);
         let mut text = String::new();
         socket.read_to_string(&mut text).unwrap();
@@ -211,6 +211,16 @@ impl Http {
         let (fields, body) = modern(id, method);
         self.exchange("POST", &fields, &body)
     }
+}
+
+/// The fields and the body of a modern call of the tool `t`, whose argument is mirrored.
+pub(crate) fn modern_call(region: &str, header: &str) -> (String, String) {
+    let fields = format!(
+        "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: t\r\n{header}\r\n"
+    );
+    let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+    let params = format!(r#"{{{meta},"name":"t","arguments":{{"region":"{region}"}}}}"#);
+    (fields, request(1, "tools/call", &params))
 }
 
 /// The fields and the body of a modern request, with a progress token equal to its id.
