@@ -21,7 +21,8 @@ const INITIALIZE: &str =
     r#"{"id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{}}}"#;
 const INITIALIZED: &str = r#"{"method":"notifications/initialized"}"#;
 const CALL: &str = r#"{"id":1,"method":"tools/call","params":{"name":"t"}}"#;
-const MODERN_CALL: &str = r#"{"id":1,"method":"tools/call","params":{"name":"t","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
+/// Not a tool's call, before which the tools are listed.
+const MODERN_REQUEST: &str = r#"{"id":1,"method":"x/ask","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
 
 struct Lines(mpsc::UnboundedSender<Message>);
 
@@ -292,13 +293,13 @@ async fn batches_belong_to_one_version() {
 async fn a_modern_client_s_ids_are_free_once_answered_and_its_cancel_closes() {
     let mut stdio = Stdio::new(Habits::default(), Config::default());
     for _ in 0..3 {
-        stdio.send(MODERN_CALL).await;
+        stdio.send(MODERN_REQUEST).await;
         let request = stdio.server.request().await;
         assert_eq!(request.leg, MODERN);
         request.json(r#"{"resultType":"complete"}"#);
         assert!(stdio.line().await.contains("complete"));
     }
-    stdio.send(MODERN_CALL).await;
+    stdio.send(MODERN_REQUEST).await;
     let feeder = stdio.server.request().await.stream(false);
     stdio
         .send(r#"{"method":"notifications/cancelled","params":{"requestId":1}}"#)
@@ -311,7 +312,7 @@ async fn a_modern_client_s_ids_are_free_once_answered_and_its_cancel_closes() {
 #[tokio::test(start_paused = true)]
 async fn a_modern_stream_that_ends_without_a_response_is_an_error() {
     let mut stdio = Stdio::new(Habits::default(), Config::default());
-    stdio.send(MODERN_CALL).await;
+    stdio.send(MODERN_REQUEST).await;
     drop(stdio.server.request().await.stream(false));
     let line = stdio.line().await;
     assert!(line.contains("stream_ended"), "{line}");
