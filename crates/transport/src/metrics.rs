@@ -91,6 +91,15 @@ pub struct ByteLabels {
     pub direction: &'static str,
 }
 
+/// Labels of [`Metrics::streams_by_state`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StreamLabels {
+    /// What the stream is: `standalone`, `response`, `listen` and so on.
+    pub kind: &'static str,
+    /// Where it is: `open`, `backoff`, `parked` and so on.
+    pub state: &'static str,
+}
+
 /// Labels of [`Metrics::rejections`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StatusLabel {
@@ -135,6 +144,8 @@ metrics! {
     client_streams: Gauge = "client_streams", Gauge::default();
     /// Event streams open toward upstreams.
     upstream_streams: Gauge = "upstream_streams", Gauge::default();
+    /// Streams that an upstream is asked for or gives, by kind and state.
+    streams_by_state: Family<StreamLabels, Gauge> = "streams_by_state", Family::default();
     /// Bytes of messages and streams by leg and direction.
     bytes: Family<ByteLabels, Counter> = "bytes", Family::default();
     /// Connections of HTTP clients open now.
@@ -151,6 +162,8 @@ metrics! {
     child_crashes: Counter = "child_crashes", Counter::default();
     /// Upstream event streams opened.
     stream_connects: Counter = "stream_connects", Counter::default();
+    /// Upstream event streams that their server ended in order to be polled.
+    stream_polls: Counter = "stream_polls", Counter::default();
     /// Upstream event streams that broke, by cause.
     stream_drops: Family<Reason, Counter> = "stream_drops", Family::default();
     /// Attempts to reconnect an upstream event stream, by outcome.

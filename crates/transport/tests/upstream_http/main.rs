@@ -11,6 +11,7 @@ mod fallback;
 mod json;
 mod legacy_sse;
 mod listen;
+mod metrics;
 mod modern;
 mod resume;
 mod retries;

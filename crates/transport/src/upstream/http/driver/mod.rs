@@ -459,8 +459,11 @@ impl Driver {
     fn confused(&mut self, unexpected: &reconnect::Unexpected) {
         error!(server = %self.shared.name, %unexpected, "a stream is in a state that it cannot be in");
         self.link = Link::None;
-        let mut origin = self.shared.origin.lock();
-        let _ = self.engine.handle(now(), &mut origin, Input::Close);
+        let closed = self
+            .engine
+            .handle(now(), &mut self.shared.origin.lock(), Input::Close);
+        debug_assert!(closed.is_ok(), "a stream can be closed in any state");
+        self.observe();
     }
 
     /// Waits until `until`, or a little less: what was armed for an earlier time stays armed.

@@ -12,7 +12,7 @@ use tracing::{Span, debug, info, warn};
 
 use super::super::Shared;
 use super::attempt::Failure;
-use crate::metrics::Reason;
+use crate::metrics::{Reason, StreamLabels};
 
 /// See the [module](self).
 pub(crate) struct Telemetry {
@@ -85,6 +85,7 @@ impl Telemetry {
             tracing::debug_span!("stream", server = %self.shared.name, kind = self.kind.as_str())
         });
         debug!(parent: &*span, %from, %to, cause = cause.as_str(), unproductive, "moved");
+        self.moved(from, to);
         if from == StateName::Connecting && self.was_open {
             let outcome = match to {
                 StateName::Open => "opened",
@@ -107,6 +108,21 @@ impl Telemetry {
         }
     }
 
+    /// Keeps the gauges of states. Streams that are over are in none.
+    fn moved(&self, from: StateName, to: StateName) {
+        let states = &self.shared.counters.metrics.streams_by_state;
+        let labels = |state: StateName| StreamLabels {
+            kind: self.kind.as_str(),
+            state: state.as_str(),
+        };
+        if from != StateName::Idle {
+            states.get_or_create(&labels(from)).dec();
+        }
+        if !to.is_final() {
+            states.get_or_create(&labels(to)).inc();
+        }
+    }
+
     fn opened(&mut self, transition: &Transition) {
         let (server, kind) = (&self.shared.name, self.kind.as_str());
         if let Some(away) = transition.away.filter(|_| self.lost) {
@@ -121,6 +137,7 @@ impl Telemetry {
     /// An open connection is gone: it dropped, or the server ended it in order to be polled.
     fn left(&mut self, transition: &Transition, counters: Counters, heard: Instant, detail: &str) {
         if counters.polls > self.counted.polls {
+            self.shared.counters.metrics.stream_polls.inc();
             return;
         }
         self.lost = true;

@@ -1,0 +1,195 @@
+//! What can be counted of streams.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shadowcat_mcp::version::Era;
+use shadowcat_transport::metrics::Metrics;
+use shadowcat_transport::upstream::http::{HttpUpstream, HttpUpstreamConfig};
+use shadowcat_transport::upstream::{Incoming, Item, Leg, RequestContext, Upstream};
+
+use crate::server::{Answer, Pipes, Seen, Server, Step};
+use crate::support::*;
+
+/// A leg whose counters can be read.
+async fn counted(
+    config: HttpUpstreamConfig,
+    play: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static,
+) -> (Arc<Server>, Arc<dyn Leg>, Arc<Metrics>) {
+    let server = Server::new(move |seen, n| match n {
+        0 => initialized(),
+        n => play(seen, n),
+    });
+    let metrics = Arc::new(Metrics::default());
+    let dial = Arc::new(Pipes(Arc::clone(&server)));
+    let random = Arc::new(|| u64::MAX / 2);
+    let upstream = HttpUpstream::new(config, dial, random, Arc::clone(&metrics)).unwrap();
+    let leg = upstream.leg(Era::Legacy);
+    let handshake = leg.request(initialize(), RequestContext::default()).await;
+    handshake.unwrap();
+    (server, leg, metrics)
+}
+
+fn assert_counts(metrics: &Metrics, expected: &[(&str, u64)]) {
+    let text = metrics.render();
+    for (name, value) in expected {
+        let line = format!("shadowcat_{name} {value}");
+        let found = text.lines().any(|found| found == line);
+        assert!(
+            found || *value == 0 && !text.contains(&format!("shadowcat_{name} ")),
+            "{line}\n{text}"
+        );
+    }
+}
+
+async fn messages(incoming: &mut Incoming) -> usize {
+    let mut count = 0;
+    while let Some(item) = incoming.next().await {
+        count += usize::from(matches!(item, Ok(Item::Message(_))));
+    }
+    count
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drop_and_its_recovery_are_counted() {
+    let (_server, leg, metrics) = counted(config(), |_, n| match n {
+        1 => events([
+            event_id("1", progress(1)),
+            event_id("2", progress(2)),
+            event_id("2", progress(3)),
+            pause(),
+            Step::Abort,
+        ]),
+        2 | 3 => status(500),
+        4 => Answer::Reset,
+        _ => events([event_id("1", progress(1)), event_id("3", result(1))]),
+    })
+    .await;
+    let mut incoming = stream(request(&leg, call(1)).await);
+    assert_eq!(next(&mut incoming).await, progress(1));
+    assert_counts(
+        &metrics,
+        &[
+            (r#"streams_by_state{kind="response",state="open"}"#, 1),
+            ("upstream_streams", 1),
+        ],
+    );
+    assert_eq!(messages(&mut incoming).await, 3);
+    assert_counts(
+        &metrics,
+        &[
+            ("stream_connects_total", 2),
+            (r#"stream_drops_total{reason="reset"}"#, 1),
+            (r#"reconnect_attempts_total{reason="refused"}"#, 2),
+            (r#"reconnect_attempts_total{reason="no_head"}"#, 1),
+            (r#"reconnect_attempts_total{reason="opened"}"#, 1),
+            ("time_to_recover_seconds_count", 1),
+            ("streams_resumed_total", 1),
+            ("duplicates_dropped_total", 1),
+            ("id_reuses_total", 1),
+            ("stream_age_seconds_count", 2),
+            ("given_up_total", 0),
+            ("gaps_total", 0),
+            (r#"streams_by_state{kind="response",state="open"}"#, 0),
+            (r#"streams_by_state{kind="response",state="backoff"}"#, 0),
+            (r#"streams_by_state{kind="response",state="connecting"}"#, 0),
+            ("upstream_streams", 0),
+        ],
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_is_no_drop() {
+    let (_server, leg, metrics) = counted(config(), |_, n| match n {
+        1 => events([primer("0"), raw("retry: 1000\n\n")]),
+        2 => events([primer("1")]),
+        _ => events([event_id("2", result(1))]),
+    })
+    .await;
+    let mut incoming = stream(request(&leg, call(1)).await);
+    assert_eq!(messages(&mut incoming).await, 1);
+    assert_counts(
+        &metrics,
+        &[
+            ("stream_polls_total", 2),
+            (r#"stream_drops_total{reason="ended"}"#, 0),
+            ("time_to_recover_seconds_count", 0),
+            ("given_up_total", 0),
+        ],
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_given_up_is_counted() {
+    let (_server, leg, metrics) = counted(config(), |_, n| match n {
+        1 => events([event_id("1", progress(1)), pause(), Step::Abort]),
+        _ => status(503),
+    })
+    .await;
+    let mut incoming = stream(request(&leg, call(1)).await);
+    messages(&mut incoming).await;
+    assert_counts(
+        &metrics,
+        &[
+            ("given_up_total", 1),
+            ("budget_exhausted_total", 1),
+            ("streams_resumed_total", 0),
+        ],
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_standalone_stream_and_its_gap_are_counted() {
+    let (_server, leg, metrics) =
+        counted(config(), |_, _| events([event(progress(1)), Step::Hang])).await;
+    let mut incoming = leg.standalone().await.unwrap();
+    next(&mut incoming).await;
+    assert!(matches!(incoming.next().await, Some(Ok(Item::Gap(_)))));
+    assert_counts(
+        &metrics,
+        &[
+            (r#"stream_drops_total{reason="silent"}"#, 1),
+            ("silent_age_seconds_count", 1),
+            ("gaps_total", 1),
+            (r#"streams_by_state{kind="standalone",state="open"}"#, 1),
+        ],
+    );
+    drop(incoming);
+    assert_counts(
+        &metrics,
+        &[(r#"streams_by_state{kind="standalone",state="open"}"#, 0)],
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_stream_is_seen() {
+    let (_server, leg, metrics) = counted(config(), |_, _| status(401)).await;
+    let mut incoming = leg.standalone().await.unwrap();
+    let waited = tokio::time::timeout(Duration::from_secs(10), incoming.next()).await;
+    assert!(waited.is_err());
+    assert_counts(
+        &metrics,
+        &[
+            (r#"streams_by_state{kind="standalone",state="parked"}"#, 1),
+            ("given_up_total", 1),
+        ],
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn ids_that_leave_the_window_are_counted() {
+    let mut config = config();
+    config.reconnect.dedup_window = 2;
+    let (_server, leg, metrics) = counted(config, |_, _| {
+        events([
+            event_id("1", progress(1)),
+            event_id("2", progress(2)),
+            event_id("3", progress(3)),
+            event_id("4", result(1)),
+        ])
+    })
+    .await;
+    let mut incoming = stream(request(&leg, call(1)).await);
+    assert_eq!(messages(&mut incoming).await, 4);
+    assert_counts(&metrics, &[("dedup_overflows_total", 2)]);
+}
