@@ -20,6 +20,10 @@ use super::request::RequestBody;
 use crate::repoll::Rounds;
 use crate::upstream::http::dial::Wire;
 
+/// Bytes that a connection reads ahead of whoever takes its body, and the bound of a response's
+/// head. What waits for a slow client waits in the server.
+const READ_AHEAD: usize = 64 * 1024;
+
 /// Polls in a row before others get their turn.
 const POLLS: u8 = 32;
 
@@ -37,7 +41,10 @@ pub(super) struct Exclusive {
 
 impl Exclusive {
     pub(super) async fn handshake(wire: Wire, target: Target) -> hyper::Result<Self> {
-        let (sender, connection) = http1::handshake(wire).await?;
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(READ_AHEAD)
+            .handshake(wire)
+            .await?;
         Ok(Self {
             sender,
             connection: Some(Box::pin(connection)),
