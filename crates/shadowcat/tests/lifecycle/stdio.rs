@@ -1,72 +1,21 @@
 //! `forward` on a client's pipes: what is on stdout, what a bad line costs, how it ends.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{ChildStdin, ChildStdout};
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::support::client::{INITIALIZED, initialize};
-use crate::support::process::{Process, command};
+use crate::support::forward::Forward;
+use crate::support::until;
 use crate::support::upstream::{self, Answer, Gate, Request, Step, Upstream};
-use crate::support::{soon, until};
 
-/// A forward proxy, and its client's ends of the pipes.
-struct Forward {
-    process: Process,
-    stdin: Option<ChildStdin>,
-    stdout: Lines<BufReader<ChildStdout>>,
-}
-
-impl Forward {
-    fn start(options: &[&str], server: &[&str]) -> Self {
-        let words = [&["forward"], options, server].concat();
-        let mut process =
-            Process::start(command(&words).stdin(Stdio::piped()).stdout(Stdio::piped()));
-        let stdin = process.child.stdin.take().unwrap();
-        let stdout = process.child.stdout.take().unwrap();
-        let stdout = ChildStdout::from_std(stdout).unwrap();
-        Self {
-            process,
-            stdin: Some(ChildStdin::from_std(stdin).unwrap()),
-            stdout: BufReader::new(stdout).lines(),
-        }
-    }
-
-    async fn send(&mut self, line: impl AsRef<[u8]>) {
-        let stdin = self.stdin.as_mut().unwrap();
-        stdin.write_all(line.as_ref()).await.unwrap();
-        stdin.write_all(b"\n").await.unwrap();
-        stdin.flush().await.unwrap();
-    }
-
-    /// The next line of stdout, which must be a message; `None` at its end.
-    async fn message(&mut self) -> Option<Value> {
-        let line = soon("a line", self.stdout.next_line()).await.unwrap()?;
-        let message = serde_json::from_str::<Value>(&line);
-        let message = message.unwrap_or_else(|error| panic!("{error}: {line}"));
-        assert_eq!(message["jsonrpc"], "2.0", "{line}");
-        Some(message)
-    }
-
-    async fn initialize(&mut self) {
-        self.send(initialize("2025-11-25")).await;
-        let answer = self.message().await.unwrap();
-        assert_eq!(
-            answer["result"]["protocolVersion"], "2025-11-25",
-            "{answer}"
-        );
-        self.send(INITIALIZED).await;
-    }
-
-    async fn echo(&mut self, id: u32) {
-        self.send(call(id, "echo")).await;
-        let answer = self.message().await.unwrap();
-        assert_eq!(answer["id"], id, "{answer}");
-        assert!(answer["result"].is_object(), "{answer}");
-    }
+async fn echo(forward: &mut Forward, id: u32) {
+    forward.send(call(id, "echo")).await;
+    let answer = forward.message().await.unwrap();
+    assert_eq!(answer["id"], id, "{answer}");
+    assert!(answer["result"].is_object(), "{answer}");
 }
 
 fn call(id: u32, tool: &str) -> String {
@@ -125,12 +74,12 @@ async fn a_bad_line_is_answered_and_the_connection_goes_on() {
             warnings.len() == number + 1 && warnings[number].contains(quoted)
         };
         until("a warning that quotes the line", warned).await;
-        forward.echo(100 + number as u32).await;
+        echo(&mut forward, 100 + number as u32).await;
     }
     // Blank lines are no messages and no errors.
     forward.send("").await;
     forward.send("\r").await;
-    forward.echo(200).await;
+    echo(&mut forward, 200).await;
     assert_eq!(upstream.calls("tools/call").len(), 7);
 }
 
@@ -266,12 +215,12 @@ async fn a_refused_handshake_may_be_tried_again() {
         assert_eq!(data["requested"], "2025-06-18", "{answer}");
     }
     forward.initialize().await;
-    forward.echo(1).await;
+    echo(&mut forward, 1).await;
     // Inside a session there is no second handshake.
     forward.send(initialize("2025-11-25")).await;
     let answer = forward.message().await.unwrap();
     assert_eq!(answer["error"]["code"], -32600, "{answer}");
-    forward.echo(2).await;
+    echo(&mut forward, 2).await;
     forward.stdin = None;
     assert!(forward.process.ended().await.success());
 }

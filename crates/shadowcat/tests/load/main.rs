@@ -15,4 +15,5 @@ mod support;
 
 mod concurrency;
 mod leaks;
+mod pressure;
 mod procfs;

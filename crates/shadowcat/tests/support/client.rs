@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -13,7 +14,7 @@ use super::soon;
 pub struct Client {
     stream: TcpStream,
     /// Received, not consumed yet.
-    buffer: Vec<u8>,
+    buffer: BytesMut,
 }
 
 /// A response, or its part until a stream begins.
@@ -52,7 +53,7 @@ impl Client {
         let stream = soon("a connection", TcpStream::connect(address)).await;
         let stream = stream.unwrap();
         stream.set_nodelay(true).unwrap();
-        let buffer = Vec::new();
+        let buffer = BytesMut::new();
         Self { stream, buffer }
     }
 
@@ -77,6 +78,7 @@ impl Client {
 
     /// Reads more; false at the end.
     async fn more(&mut self) -> bool {
+        self.buffer.reserve(64 * 1024);
         let read = soon(
             "bytes of a response",
             self.stream.read_buf(&mut self.buffer),
@@ -91,7 +93,7 @@ impl Client {
     }
 
     fn take(&mut self, bytes: usize) -> String {
-        let taken: Vec<_> = self.buffer.drain(..bytes).collect();
+        let taken = self.buffer.split_to(bytes);
         String::from_utf8_lossy(&taken).into_owned()
     }
 

@@ -9,6 +9,7 @@
 )]
 
 pub mod client;
+pub mod forward;
 pub mod process;
 pub mod upstream;
 
