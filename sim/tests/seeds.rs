@@ -18,7 +18,7 @@ fn nothing_goes_wrong_when_nothing_goes_wrong() {
 
 #[test]
 fn nothing_is_lost_when_everything_goes_wrong() {
-    all_pass(0..120, Draw::All);
+    all_pass(0..80, Draw::All);
 }
 
 #[test]

@@ -67,17 +67,23 @@ fn is_answered(visit: &Visit) -> bool {
     matches!(&visit.fate, Fate::Stream(stream) if stream.answered)
 }
 
-/// The number in an id of the server's.
-fn position(visit: &Visit) -> Option<u64> {
-    visit.cursor.as_deref()?.rsplit_once('/')?.1.parse().ok()
+/// The stream and the number in an id of the server's.
+fn position(visit: &Visit) -> Option<(&str, u64)> {
+    let (stream, number) = visit.cursor.as_deref()?.rsplit_once('/')?;
+    Some((stream, number.parse().ok()?))
+}
+
+/// Whether `after` asks for less of the same stream than `before` had.
+fn went_back(before: &Visit, after: &Visit) -> bool {
+    match (position(before), position(after)) {
+        (Some((one, had)), Some((other, asks))) => one == other && asks < had,
+        _ => false,
+    }
 }
 
 fn stream(what: &str, gets: &[Visit], found: &mut Vec<String>) {
     for pair in gets.windows(2) {
-        if pair[0].session == pair[1].session
-            && pair[1].cursor.is_some()
-            && position(&pair[1]) < position(&pair[0])
-        {
+        if went_back(&pair[0], &pair[1]) {
             let (before, after) = (&pair[0].cursor, &pair[1].cursor);
             found.push(format!("{what} went back from {before:?} to {after:?}"));
         }
