@@ -23,10 +23,11 @@ pub(crate) struct Oracle {
     window: VecDeque<(Vec<u8>, Vec<u8>)>,
     delivered: u64,
     duplicates: u64,
-    /// The POST may have reached the server.
+    /// The request may have reached the server.
     posted: bool,
     last_start: Option<Instant>,
     opened: Option<Instant>,
+    was_open: bool,
     /// The next attempt may come at once.
     hurried: bool,
     /// Attempts since the last that was of use.
@@ -48,6 +49,7 @@ impl Oracle {
             posted: false,
             last_start: None,
             opened: None,
+            was_open: false,
             hurried: false,
             in_vain: 0,
             finish: None,
@@ -87,8 +89,8 @@ impl Oracle {
     fn connect(&mut self, now: Instant, opening: &Opening) {
         assert_eq!(self.finish, None, "it was over");
         let cursor = match opening {
-            Opening::Post => {
-                assert!(!self.posted, "the POST is sent again");
+            _ if self.is_request(opening) => {
+                assert!(!self.posted, "the request is sent again");
                 None
             }
             Opening::Resume(cursor) => {
@@ -97,7 +99,7 @@ impl Oracle {
                 Some(cursor.as_bytes())
             }
             Opening::Get(cursor) => cursor.as_ref().map(|cursor| cursor.as_bytes()),
-            Opening::Listen | Opening::Spawn => None,
+            Opening::Post | Opening::Listen | Opening::Spawn => None,
         };
         self.on_its_way = None;
         match cursor {
@@ -121,14 +123,19 @@ impl Oracle {
         }
     }
 
+    /// Whether somebody waits for what becomes of this very attempt.
+    fn is_request(&self, opening: &Opening) -> bool {
+        matches!(opening, Opening::Post) || matches!(opening, Opening::Listen) && !self.was_open
+    }
+
     /// No two attempts in quick succession, unless the stream was open in between.
     fn paced(&self, now: Instant, opening: &Opening) {
         let settled = self
             .opened
             .is_some_and(|opened| now - opened >= Duration::from_secs(1));
-        let least = match opening {
-            Opening::Post => Duration::from_millis(100),
-            _ => Duration::from_millis(250),
+        let least = match self.is_request(opening) {
+            true => Duration::from_millis(100),
+            false => Duration::from_millis(250),
         };
         if let Some(last_start) = self.last_start
             && !settled
@@ -143,6 +150,7 @@ impl Oracle {
         match input {
             Input::Opened => {
                 self.opened = Some(now);
+                self.was_open = true;
                 self.posted = true;
             }
             Input::Failed(trouble) => self.failed(now, trouble),
@@ -152,6 +160,7 @@ impl Oracle {
                 self.window.clear();
                 self.finish = None;
                 self.hurried = true;
+                self.posted = false;
             }
             Input::Hurry => self.hurried = true,
             Input::Close if before.is_final() => {}
