@@ -8,7 +8,12 @@
 //! - [`encoder`]: events to bytes, which cannot be made to inject fields.
 //! - [`reconnect`]: what to do when a stream breaks: cursor, deduplication, classification, backoff,
 //!   budgets, and the machine that decides.
+//!
+//! With the feature `client` (off by default) there is a shell around it, the module `client`: a
+//! stream of events over reqwest and tokio.
 
+#[cfg(feature = "client")]
+pub mod client;
 mod sse;
 
 pub use sse::*;
