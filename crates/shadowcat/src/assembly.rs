@@ -175,7 +175,7 @@ pub(crate) fn stdio_upstream(
 }
 
 /// How broken streams come back.
-fn reconnect(retry: &RetryOptions) -> Policy {
+pub(crate) fn reconnect(retry: &RetryOptions) -> Policy {
     Policy {
         initial: retry.retry_initial,
         max: retry.retry_max,

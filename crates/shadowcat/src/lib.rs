@@ -64,6 +64,10 @@ fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
             start(&check.log, check.log_level_given)?;
             block_on(commands::check::run(*check))
         }
+        Invocation::Sse(sse) => {
+            start(&sse.log, sse.log_level_given)?;
+            block_on(commands::sse::run(*sse))
+        }
         Invocation::Demo(demo) => {
             start(&demo.log, demo.log_level_given)?;
             block_on(commands::demo::run(demo))

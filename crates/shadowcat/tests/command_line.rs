@@ -98,7 +98,7 @@ fn every_command_teaches_by_examples() {
         .map(|line| line.split_whitespace().next().unwrap());
     let names: Vec<_> = names.filter(|name| *name != "help").collect();
     assert!(
-        ["forward", "reverse", "check", "demo", "completions"]
+        ["forward", "reverse", "sse", "check", "demo", "completions"]
             .iter()
             .all(|name| names.contains(name)),
         "{help}"
@@ -213,6 +213,14 @@ fn usage_errors_are_one_line_that_says_what_to_do() {
             "longer than zero",
         ),
         (&["demo", "--seed", "x"], "--seed"),
+        (&["sse"], "<URL>"),
+        (&["sse", "ftp://h/"], "http://"),
+        (&["sse", "localhost:3000/"], "http://HOST:PORT/PATH"),
+        (&["sse", "--header", "s3cret", "http://h/"], "Name: value"),
+        (
+            &["sse", "--retry-max", "10ms", "http://h/"],
+            "raise --retry-max",
+        ),
         (&["completions", "tcsh"], "bash"),
     ] {
         let error = complaint(&mut shadowcat(arguments), 2);
@@ -292,7 +300,7 @@ fn completions_know_the_options() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = shadowcat(&["completions", shell]).output().unwrap();
         assert!(output.status.success());
-        for word in ["retry-hint-max", "check", "demo"] {
+        for word in ["retry-hint-max", "last-event-id", "check", "demo"] {
             assert!(text(&output.stdout).contains(word), "{shell} {word}");
         }
     }

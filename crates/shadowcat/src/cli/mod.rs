@@ -15,6 +15,7 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
+use http::{HeaderMap, Uri};
 
 use crate::failure::Failure;
 use options::{LogOptions, ProxyOptions, RetryOptions};
@@ -62,6 +63,13 @@ Examples:
   shadowcat check --json http://127.0.0.1:3001/mcp          the same for a program, one line of JSON
   shadowcat check -- npx -y @scope/some-mcp-server          a command; it is started twice, once for
                                                             each era, and ended again";
+
+const SSE_EXAMPLES: &str = "\
+Examples:
+  shadowcat sse https://stream.example/events               id, type and data of each event, in one line
+  shadowcat sse --json https://stream.example/events        each event as an object
+  shadowcat sse --last-event-id 42 http://127.0.0.1:3000/   go on after an event
+  shadowcat sse --header 'Authorization: Bearer ${TOKEN}' https://stream.example/events";
 
 const DEMO_EXAMPLES: &str = "\
 Examples:
@@ -112,6 +120,13 @@ enum Words {
         override_usage = "shadowcat check [OPTIONS] <URL | -- COMMAND [ARG...]>"
     )]
     Check(Box<CheckWords>),
+    /// Follow any event stream: reconnects and resumes; one line per event
+    ///
+    /// Events go to stdout; what becomes of the connection goes to stderr. In an event's data, LF is
+    /// written \n and a backslash \\. The exit status is 0 when the server says that there is no more
+    /// (204) and after a signal, 1 when the stream is given up.
+    #[command(after_help = SSE_EXAMPLES)]
+    Sse(Box<SseWords>),
     /// See it work: a built-in server that breaks, calls through the proxy, nothing lost
     ///
     /// Everything runs in this process and on the loopback interface. Progress goes to stderr, the
@@ -176,6 +191,31 @@ struct CheckWords {
 }
 
 #[derive(Debug, Args)]
+struct SseWords {
+    /// The stream's URL
+    #[arg(value_name = "URL")]
+    url: String,
+
+    /// Header field for the server (repeatable); ${ENV} is expanded, never logged
+    #[arg(long, value_name = "'NAME: VALUE'")]
+    header: Vec<String>,
+
+    /// Go on after the event with this id
+    #[arg(long, value_name = "ID")]
+    last_event_id: Option<String>,
+
+    /// Print each event as an object of id, event and data
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    retry: RetryOptions,
+
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+#[derive(Debug, Args)]
 struct DemoWords {
     /// Which calls are made and what breaks; the same seed, the same plan
     #[arg(long, value_name = "NUMBER", default_value = "1")]
@@ -192,6 +232,8 @@ pub enum Invocation {
     Proxy(Box<Proxy>),
     /// Probe a server.
     Check(Box<Check>),
+    /// Follow an event stream.
+    Sse(Box<Sse>),
     /// Run the demo.
     Demo(Demo),
     /// Print a completion script.
@@ -228,6 +270,25 @@ pub struct Check {
     pub log_level_given: bool,
 }
 
+/// What `sse` is told.
+#[derive(Debug, Clone)]
+pub struct Sse {
+    /// The stream.
+    pub url: Uri,
+    /// Sent with every request; the values are marked sensitive.
+    pub headers: HeaderMap,
+    /// Where to go on.
+    pub last_event_id: Option<String>,
+    /// Whether a program reads the events.
+    pub json: bool,
+    /// How broken streams come back.
+    pub retry: RetryOptions,
+    /// What is logged.
+    pub log: LogOptions,
+    /// As in [`Proxy::log_level_given`].
+    pub log_level_given: bool,
+}
+
 /// What `demo` is told.
 #[derive(Debug, Clone)]
 pub struct Demo {
@@ -258,6 +319,9 @@ pub fn command() -> clap::Command {
         })
         .mut_subcommand("check", |check| {
             check.mut_arg("log_level", |level| level.default_value("error"))
+        })
+        .mut_subcommand("sse", |sse| {
+            sse.mut_arg("log_level", |level| level.default_value("error"))
         })
 }
 
@@ -333,6 +397,7 @@ impl Words {
                     log_level_given,
                 }))
             }
+            Self::Sse(words) => sse(*words, log_level_given)?,
             Self::Demo(words) => Invocation::Demo(Demo {
                 seed: words.seed,
                 log: words.log,
@@ -341,6 +406,26 @@ impl Words {
             Self::Completions { shell } => Invocation::Completions(shell),
         })
     }
+}
+
+fn sse(words: SseWords, log_level_given: bool) -> Result<Invocation, Failure> {
+    if !words.url.contains("://") {
+        return Err(Failure::Usage(format!(
+            "{:?} is no URL; write http://HOST:PORT/PATH",
+            words.url
+        )));
+    }
+    let headers = header::parse(&words.header, |name| std::env::var(name).ok())
+        .map_err(|error| Failure::Usage(error.to_string()))?;
+    Ok(Invocation::Sse(Box::new(Sse {
+        url: server::parse_url(&words.url, "sse")?,
+        headers,
+        last_event_id: words.last_event_id,
+        json: words.json,
+        retry: checked(words.retry)?,
+        log: words.log,
+        log_level_given,
+    })))
 }
 
 /// The values of a variable that holds one a line.

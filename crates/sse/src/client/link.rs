@@ -196,18 +196,26 @@ fn unsent(error: &reqwest::Error) -> Troubled {
     Troubled::new(trouble, chain(error))
 }
 
-/// Whether the peer was refused, not the connection: TLS libraries report that as invalid data.
+/// Whether the peer was refused, not the connection: TLS streams report that as invalid data.
 fn is_tls(error: &reqwest::Error) -> bool {
     let mut source = error.source();
     while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<io::Error>()
-            && error.kind() == io::ErrorKind::InvalidData
+        if error
+            .downcast_ref::<io::Error>()
+            .is_some_and(is_invalid_data)
         {
             return true;
         }
         source = error.source();
     }
     false
+}
+
+/// Such an error may be wrapped in another, which `source` would skip.
+fn is_invalid_data(error: &io::Error) -> bool {
+    let inner = error.get_ref();
+    let inner = inner.and_then(|inner| inner.downcast_ref::<io::Error>());
+    error.kind() == io::ErrorKind::InvalidData || inner.is_some_and(is_invalid_data)
 }
 
 /// An error with what caused it, without the URL: it may hold secrets.
