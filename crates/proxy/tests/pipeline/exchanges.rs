@@ -518,3 +518,34 @@ async fn a_batch_of_another_version_is_refused() {
         .await;
     assert_eq!(answer.status(), 400, "{answer:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_undisturbed_request_needs_no_task() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    sleep(Duration::from_millis(1)).await;
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let before = tasks();
+    let serve = async {
+        let request = proxy.server.request().await;
+        assert_eq!(tasks(), before);
+        request.json("{}");
+    };
+    let (answer, ()) = tokio::join!(client.post(CALL), serve);
+    answer.body();
+    let serve = async { proxy.server.request().await.stream(false) };
+    let (answer, feeder) = tokio::join!(client.post(CALL), serve);
+    let give = async {
+        feeder
+            .message(r#"{"method":"notifications/message"}"#)
+            .await;
+        assert_eq!(tasks(), before);
+        feeder.respond("{}").await;
+    };
+    let (messages, ()) = tokio::join!(answer.stream().rest(), give);
+    assert_eq!((messages.len(), tasks()), (2, before));
+}

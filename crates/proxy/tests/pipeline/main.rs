@@ -14,6 +14,7 @@ mod json;
 mod client_leg;
 mod continuity;
 mod exchanges;
+mod logs;
 mod modern;
 mod order;
 mod sessions;
