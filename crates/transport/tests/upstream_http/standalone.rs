@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shadowcat_mcp::fault::{Executed, FaultKind};
-use shadowcat_transport::upstream::{Incoming, Item, Leg};
+use shadowcat_transport::upstream::{Incoming, Item, Leg, RequestContext};
 use tokio::time::{Instant, timeout};
 
 use crate::server::{Answer, Server, Step};
@@ -317,5 +317,31 @@ async fn a_mass_drop_is_spread_out_and_paced() {
             within.count() <= 20 + 50 + 1,
             "more than burst + rate x window"
         );
+    }
+}
+
+/// What the client sent last is what the server is to see from us, too.
+#[tokio::test(start_paused = true)]
+async fn it_carries_the_client_s_credentials_where_they_are_forwarded() {
+    for forward_auth in [true, false] {
+        let server = Server::new(|_, n| match n {
+            0 => initialized(),
+            1 => json(result(1)),
+            _ => events([event_id("a", note(1)), Step::Hang]),
+        });
+        let mut config = config();
+        config.forward_auth = forward_auth;
+        let leg = in_session_with(config, &server).await;
+        let mut context = RequestContext::default();
+        let token = "Bearer client's".parse().unwrap();
+        context.headers.insert("authorization", token);
+        assert!(leg.request(call(1), context).await.is_ok());
+        let mut incoming = leg.standalone().await.unwrap();
+        next(&mut incoming).await;
+        let seen = server.seen();
+        let expected = forward_auth.then_some("Bearer client's");
+        assert_eq!(seen[2].header("authorization"), expected);
+        leg.close().await;
+        assert_eq!(server.seen()[3].header("authorization"), expected);
     }
 }

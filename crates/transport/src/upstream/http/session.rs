@@ -8,7 +8,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, StatusCode};
 use parking_lot::RwLock;
 use shadowcat_mcp::fault::Fault;
@@ -43,6 +43,9 @@ pub(crate) struct Session {
     headers: RwLock<HeaderMap>,
     /// The server's session id.
     id: OnceLock<HeaderValue>,
+    /// The client's credentials as it sent them last, with `--forward-auth`: what goes to the
+    /// server on nobody's behalf in particular (the standalone stream, DELETE) needs them too.
+    credentials: RwLock<HeaderMap>,
 }
 
 impl SessionLeg {
@@ -50,6 +53,7 @@ impl SessionLeg {
         Self(Arc::new(Session {
             headers: RwLock::new(shared.post_headers.clone()),
             id: OnceLock::new(),
+            credentials: RwLock::default(),
             shared,
         }))
     }
@@ -209,14 +213,28 @@ impl Session {
     }
 
     fn post_headers(&self, extra: &HeaderMap) -> HeaderMap {
+        if self.shared.config.forward_auth {
+            self.note_credentials(extra);
+        }
         let mut headers = self.headers.read().clone();
         add_missing(&mut headers, extra);
         headers
     }
 
+    fn note_credentials(&self, extra: &HeaderMap) {
+        for name in [AUTHORIZATION, COOKIE] {
+            if let Some(value) = extra.get(&name)
+                && self.credentials.read().get(&name) != Some(value)
+            {
+                self.credentials.write().insert(name, value.clone());
+            }
+        }
+    }
+
     /// The headers of a GET or a DELETE.
     pub(crate) fn plain_headers(&self) -> HeaderMap {
         let mut headers = self.headers.read().clone();
+        add_missing(&mut headers, &self.credentials.read());
         headers.remove(CONTENT_TYPE);
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         headers
