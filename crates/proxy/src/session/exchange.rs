@@ -4,18 +4,17 @@
 //! a slow client slows its server and nothing else. Its last item is always the response or an
 //! error in its place; only a request that the client cancelled may end without one.
 
+mod bounds;
 mod outgoing;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Rejection, Side, status_of_answer};
 use shadowcat_mcp::inspect::{self, ProgressToken};
 use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::method::Method;
-use shadowcat_mcp::version::Era;
 use shadowcat_transport::metrics::Outcome;
 use shadowcat_transport::upstream::{Incoming, Item, Leg, Reply, RequestContext};
 use tokio::time::Instant;
@@ -24,10 +23,8 @@ use tracing::{Instrument, Span, debug};
 use super::Session;
 use super::flight::Flight;
 use super::lane::Hold;
+use bounds::{Bounds, Interrupt};
 pub(crate) use outgoing::{Outgoing, Outgoings, Refusal};
-
-/// How long the upstream may still answer a request that the client has cancelled.
-const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
 impl Session {
     /// Starts a request whose id can be cancelled by, and must be unique in the session. Nothing
@@ -90,6 +87,7 @@ impl Session {
             phase: Phase::Start,
             repeated: false,
             renewed: false,
+            sent: false,
             in_doubt: false,
             gate: (method == Method::Initialize).then(|| self.lane.hold()),
             method,
@@ -124,6 +122,8 @@ struct Exchange {
     repeated: bool,
     /// Sent once more because the server refused it with its session: allowed for everything.
     renewed: bool,
+    /// The server may have the request in its hands.
+    sent: bool,
     /// An earlier sending may have been executed: what becomes of a later one does not change that.
     in_doubt: bool,
     /// Held by a handshake until its response is out: nothing of the client passes before.
@@ -139,50 +139,6 @@ enum Phase {
     Start,
     Streaming { incoming: Incoming, generation: u64 },
     Done,
-}
-
-/// What an exchange may wait for, and how long.
-struct Bounds {
-    session: Arc<Session>,
-    flight: Arc<Flight>,
-    deadline: Option<Instant>,
-}
-
-impl Bounds {
-    /// Runs `work` unless the session ends, the deadline passes, or the client has cancelled. Work
-    /// that is done wins, except that a stream that always has something does not outlive the
-    /// deadline.
-    async fn unless_interrupted<T>(&self, work: impl Future<Output = T>) -> Result<T, Interrupt> {
-        if self.deadline.is_some_and(|at| at <= Instant::now()) {
-            return Err(Interrupt::Deadline);
-        }
-        let deadline = async {
-            match self.deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
-        let cancelled = async {
-            let at = self.flight.cancelled().await;
-            if self.session.era == Era::Legacy {
-                tokio::time::sleep_until(at + CANCEL_GRACE).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            done = work => Ok(done),
-            () = self.session.ended() => Err(Interrupt::SessionEnded),
-            () = cancelled => Err(Interrupt::Cancelled),
-            () = deadline => Err(Interrupt::Deadline),
-        }
-    }
-}
-
-/// What ends an exchange from outside.
-enum Interrupt {
-    SessionEnded,
-    Deadline,
-    Cancelled,
 }
 
 impl Exchange {
@@ -249,6 +205,7 @@ impl Exchange {
         let Some(dispatched) = self.bounds.flight.dispatch() else {
             return Step::End;
         };
+        self.sent = true;
         session.note_headers(&self.headers);
         let context = RequestContext {
             headers: self.headers.clone(),
@@ -374,6 +331,8 @@ impl Exchange {
         if flight.is_cancelled() {
             return Step::End;
         }
+        self.sent = false;
+        self.in_doubt |= fault.executed == Executed::Unknown;
         let lost = fault.kind.is_session_loss();
         let once = if lost && fault.executed == Executed::No {
             &mut self.renewed
@@ -391,15 +350,10 @@ impl Exchange {
             let session = Arc::clone(&self.bounds.session);
             match self.bounds.unless_interrupted(session.usable_leg()).await {
                 Err(interrupt) => return self.interrupt(interrupt),
-                // Whether a lost request was executed does not depend on what came later.
-                Ok(Err(mut later)) => {
-                    later.executed = fault.executed;
-                    return self.fail(&later);
-                }
+                Ok(Err(later)) => return self.fail(&later),
                 Ok(Ok(_)) => {}
             }
         }
-        self.in_doubt |= fault.executed == Executed::Unknown;
         self.bounds.session.shared.metrics.requests_repeated.inc();
         self.phase = Phase::Start;
         Step::Again
@@ -459,7 +413,7 @@ impl Exchange {
 
     fn interrupt(&mut self, interrupt: Interrupt) -> Step {
         let session = &self.bounds.session;
-        let fault = match interrupt {
+        let mut fault = match interrupt {
             Interrupt::Cancelled => return Step::End,
             Interrupt::SessionEnded => session.epitaph.get().cloned().unwrap_or_else(|| {
                 Fault::new(Side::Shadowcat, FaultKind::SessionEnded, Executed::Unknown)
@@ -473,6 +427,10 @@ impl Exchange {
                 Fault::new(Side::Upstream, FaultKind::Timeout, Executed::Unknown)
                     .because("no response within --request-timeout")
             }
+        };
+        fault.executed = match self.sent {
+            true => Executed::Unknown,
+            false => Executed::No,
         };
         self.fail(&fault)
     }

@@ -549,3 +549,34 @@ async fn an_undisturbed_request_needs_no_task() {
     let (messages, ()) = tokio::join!(answer.stream().rest(), give);
     assert_eq!((messages.len(), tasks()), (2, before));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_never_left_was_not_executed() {
+    let habits = Habits {
+        by_hand: true,
+        ..Habits::default()
+    };
+    let config = Config {
+        request_timeout: Some(Duration::from_secs(1)),
+        ..Config::default()
+    };
+    let proxy = Proxy::new(habits, config);
+    let mut client = proxy.client();
+    let server = std::sync::Arc::clone(&proxy.server);
+    tokio::spawn(async move {
+        let initialize = server.request().await;
+        initialize.json(r#"{"protocolVersion":"2025-11-25","capabilities":{}}"#);
+    });
+    client.initialize("2025-11-25").await;
+    client
+        .post(r#"{"method":"notifications/initialized"}"#)
+        .await;
+    let initialized = proxy.server.sent().await;
+    let body = client.post(CALL).await.body();
+    assert!(body.contains(&data("timeout", "no")), "{body}");
+    initialized.accept();
+    let posting = client.posting(CALL);
+    let _request = proxy.server.request().await;
+    let body = posting.await.unwrap().body();
+    assert!(body.contains(&data("timeout", "unknown")), "{body}");
+}

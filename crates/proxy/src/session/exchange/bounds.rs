@@ -1,0 +1,60 @@
+//! What an exchange waits for besides its server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shadowcat_mcp::version::Era;
+use tokio::time::Instant;
+
+use super::super::Session;
+use super::super::flight::Flight;
+
+/// How long the upstream may still answer a request that the client has cancelled.
+const CANCEL_GRACE: Duration = Duration::from_secs(5);
+
+/// What an exchange may wait for, and how long.
+pub(super) struct Bounds {
+    pub(super) session: Arc<Session>,
+    pub(super) flight: Arc<Flight>,
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Bounds {
+    /// Runs `work` unless the session ends, the deadline passes, or the client has cancelled. Work
+    /// that is done wins, except that a stream that always has something does not outlive the
+    /// deadline.
+    pub(super) async fn unless_interrupted<T>(
+        &self,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Interrupt> {
+        if self.deadline.is_some_and(|at| at <= Instant::now()) {
+            return Err(Interrupt::Deadline);
+        }
+        let deadline = async {
+            match self.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let cancelled = async {
+            let at = self.flight.cancelled().await;
+            if self.session.era() == Era::Legacy {
+                tokio::time::sleep_until(at + CANCEL_GRACE).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = self.session.ended() => Err(Interrupt::SessionEnded),
+            () = cancelled => Err(Interrupt::Cancelled),
+            () = deadline => Err(Interrupt::Deadline),
+        }
+    }
+}
+
+/// What ends an exchange from outside.
+pub(super) enum Interrupt {
+    SessionEnded,
+    Deadline,
+    Cancelled,
+}
