@@ -375,3 +375,23 @@ async fn streams_share_an_origin_and_close_on_request() {
     assert_eq!(next(&mut one).await, None);
     assert_eq!(two.state(), StateName::Open);
 }
+
+#[tokio::test]
+async fn a_restart_goes_on_at_the_cursor_at_once() {
+    let server = Server::start(vec![stays("id: 1\ndata: a\n\n"), stays("data: b\n\n")]).await;
+    let policy = Policy {
+        initial: Duration::from_secs(3600),
+        ..Policy::default()
+    };
+    let mut stream = server.builder().policy(policy).build().unwrap();
+    assert_eq!(data(&mut stream).await, "a");
+    // The reader comes back, and so has accepted what it had.
+    assert!(
+        timeout(Duration::from_millis(50), stream.next())
+            .await
+            .is_err()
+    );
+    stream.restart();
+    assert_eq!(data(&mut stream).await, "b");
+    assert_eq!(server.cursors(), [None, Some("1".to_owned())]);
+}

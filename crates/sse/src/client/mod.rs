@@ -156,6 +156,14 @@ impl ReconnectingStream {
         }
     }
 
+    /// Drops the connection and makes a new one as if the server had dropped it, without waiting.
+    pub fn restart(&mut self) {
+        if self.link.is_open() && self.state() == StateName::Open {
+            self.fail(Troubled::new(Trouble::Reset, "a restart was asked for"));
+        }
+        self.hurry();
+    }
+
     /// Ends the stream.
     pub fn close(&mut self) {
         self.accept_last();
