@@ -1,0 +1,21 @@
+//! Chaos: connections that break in every way that has a name, against the running binary over real
+//! sockets, in both modes (resilience, section 8).
+//!
+//! [`client_leg`] breaks what is between the client and the proxy, [`upstream_leg`] what is between
+//! the proxy and the server, [`both_legs`] both at once. Asserted is always the same: every message
+//! once and in order, one response, and a call that the server saw once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "a test's failure is a panic that says why; its modules are its own"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod both_legs;
+mod client_leg;
+mod script;
+mod upstream_leg;
