@@ -16,7 +16,7 @@ use shadowcat_mcp::inspect::{self, ProgressToken};
 use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_transport::metrics::Outcome;
-use shadowcat_transport::upstream::{Incoming, Item, Leg, Reply, RequestContext};
+use shadowcat_transport::upstream::{Deadline, Incoming, Item, Leg, Reply, RequestContext};
 use tokio::time::Instant;
 use tracing::{Instrument, Span, debug};
 
@@ -67,15 +67,15 @@ impl Session {
         flight: Arc<Flight>,
         tracked: bool,
     ) -> Outgoings {
-        let timeout = self.shared.config.request_timeout;
         // A subscription never ends by itself: nobody waits for that.
         let counted = method != Method::SubscriptionsListen;
+        let timeout = self.shared.config.request_timeout.filter(|_| counted);
         self.exchanges
             .fetch_add(usize::from(counted), Ordering::SeqCst);
         let span = tracing::error_span!(parent: &self.span, "request", %id, %method);
         let exchange = Exchange {
             bounds: Bounds {
-                deadline: timeout.map(|timeout| Instant::now() + timeout),
+                deadline: Deadline::new(timeout.map(|timeout| Instant::now() + timeout)),
                 session: Arc::clone(self),
                 flight,
             },
@@ -209,8 +209,7 @@ impl Exchange {
         session.note_headers(&self.headers);
         let context = RequestContext {
             headers: self.headers.clone(),
-            deadline: self.bounds.deadline,
-            progress_extends: session.shared.config.request_timeout,
+            deadline: self.bounds.deadline.clone(),
             dispatched,
         };
         let reply = leg.request(self.request.clone(), context);
@@ -300,7 +299,7 @@ impl Exchange {
                     && self.token.is_some()
                     && inspect::progress_token(&message) == self.token;
                 if let (true, Some(timeout)) = (moves, session.shared.config.request_timeout) {
-                    self.bounds.deadline = Some(Instant::now() + timeout);
+                    self.bounds.deadline.set(Instant::now() + timeout);
                 }
                 Step::Give(Outgoing::Message(session.observe_server_message(message)))
             }

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use ::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::message::Message;
 use shadowcat_mcp::version::{Era, ProtocolVersion};
@@ -102,12 +103,36 @@ pub struct RequestContext {
     /// End-to-end request headers of the client that the server is to see, already filtered.
     pub headers: HeaderMap,
     /// When the request has to be answered; bounds the leg's own waits (Retry-After, permits).
-    pub deadline: Option<Instant>,
-    /// Each progress notification of the answer moves the deadline to so far from then.
-    pub progress_extends: Option<Duration>,
+    pub deadline: Deadline,
     /// Fired once the request has been written as far as this machine is concerned, or will never
     /// be. A cancel of this request waits for it.
     pub dispatched: Dispatched,
+}
+
+/// When a request has to be answered, if at all. Clones share it: whoever made the request may move
+/// it while the leg works, as progress does.
+#[derive(Debug, Clone, Default)]
+pub struct Deadline(Option<Arc<Mutex<Instant>>>);
+
+impl Deadline {
+    /// A deadline at `at`, or none.
+    #[must_use]
+    pub fn new(at: Option<Instant>) -> Self {
+        Self(at.map(|at| Arc::new(Mutex::new(at))))
+    }
+
+    /// When it is now.
+    #[must_use]
+    pub fn get(&self) -> Option<Instant> {
+        self.0.as_ref().map(|at| *at.lock())
+    }
+
+    /// Moves it; a request without one stays without.
+    pub fn set(&self, to: Instant) {
+        if let Some(at) = &self.0 {
+            *at.lock() = to;
+        }
+    }
 }
 
 /// What goes with a notification or a response.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shadowcat_mcp::fault::{Executed, FaultKind};
 use shadowcat_sse::reconnect::Policy;
-use shadowcat_transport::upstream::{Incoming, Item, RequestContext};
+use shadowcat_transport::upstream::{Deadline, Incoming, Item, RequestContext};
 use tokio::time::Instant;
 
 use crate::server::{Answer, Server, Step};
@@ -345,7 +345,7 @@ async fn a_resume_waits_no_longer_than_the_request_may() {
     let leg = in_session(&server).await;
     let started = Instant::now();
     let context = RequestContext {
-        deadline: Some(started + Duration::from_secs(30)),
+        deadline: Deadline::new(Some(started + Duration::from_secs(30))),
         ..RequestContext::default()
     };
     let mut incoming = stream(leg.request(call(1), context).await);
@@ -355,7 +355,7 @@ async fn a_resume_waits_no_longer_than_the_request_may() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn progress_gives_a_broken_request_more_time() {
+async fn a_deadline_that_was_moved_gives_a_broken_request_more_time() {
     let server = Server::new(|_, n| match n {
         0 => initialized(),
         1 => events([
@@ -368,16 +368,15 @@ async fn progress_gives_a_broken_request_more_time() {
         _ => events([event_id("2", result(1))]),
     });
     let leg = in_session(&server).await;
+    let deadline = Deadline::new(Some(Instant::now() + Duration::from_secs(30)));
     let context = RequestContext {
-        deadline: Some(Instant::now() + Duration::from_secs(30)),
-        progress_extends: Some(Duration::from_secs(30)),
+        deadline: deadline.clone(),
         ..RequestContext::default()
     };
     let mut incoming = stream(leg.request(call(1), context).await);
-    assert_eq!(
-        rest(&mut incoming).await,
-        (vec![progress(1), result(1)], None)
-    );
+    assert_eq!(next(&mut incoming).await, progress(1));
+    deadline.set(Instant::now() + Duration::from_secs(30));
+    assert_eq!(rest(&mut incoming).await, (vec![result(1)], None));
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shadowcat_mcp::fault::{Executed, FaultKind};
-use shadowcat_transport::upstream::RequestContext;
+use shadowcat_transport::upstream::{Deadline, RequestContext};
 use tokio::time::Instant;
 
 use crate::server::{Answer, Server};
@@ -42,7 +42,7 @@ async fn waits_for_a_connection_end_with_the_request_s_deadline() {
     server.refuse(usize::MAX);
     let started = Instant::now();
     let context = RequestContext {
-        deadline: Some(started + Duration::from_secs(2)),
+        deadline: Deadline::new(Some(started + Duration::from_secs(2))),
         ..RequestContext::default()
     };
     let outcome = fresh(&server).request(call(1), context).await;
@@ -89,7 +89,7 @@ async fn a_wait_that_does_not_fit_is_a_fault_that_names_it() {
         let server = Server::new(move |_, _| with_header(status(429), "retry-after", hint));
         let started = Instant::now();
         let context = RequestContext {
-            deadline: deadline.map(|deadline| started + deadline),
+            deadline: Deadline::new(deadline.map(|deadline| started + deadline)),
             ..RequestContext::default()
         };
         let fault = fresh(&server).request(call(1), context).await.unwrap_err();

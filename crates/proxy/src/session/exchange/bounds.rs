@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shadowcat_mcp::version::Era;
+use shadowcat_transport::upstream::Deadline;
 use tokio::time::Instant;
 
 use super::super::Session;
@@ -16,7 +17,7 @@ const CANCEL_GRACE: Duration = Duration::from_secs(5);
 pub(super) struct Bounds {
     pub(super) session: Arc<Session>,
     pub(super) flight: Arc<Flight>,
-    pub(super) deadline: Option<Instant>,
+    pub(super) deadline: Deadline,
 }
 
 impl Bounds {
@@ -27,11 +28,11 @@ impl Bounds {
         &self,
         work: impl Future<Output = T>,
     ) -> Result<T, Interrupt> {
-        if self.deadline.is_some_and(|at| at <= Instant::now()) {
+        if self.deadline.get().is_some_and(|at| at <= Instant::now()) {
             return Err(Interrupt::Deadline);
         }
         let deadline = async {
-            match self.deadline {
+            match self.deadline.get() {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
                 None => std::future::pending().await,
             }

@@ -121,7 +121,7 @@ impl Auto {
         context: RequestContext,
     ) -> Result<Reply, Fault> {
         let shared = &self.shared;
-        let (headers, deadline) = (context.headers.clone(), context.deadline);
+        let (headers, deadline) = (context.headers.clone(), context.deadline.clone());
         if shared.transport.is_legacy_sse() {
             match legacy_sse::open(shared, &headers).await {
                 Ok(opened) => return self.continue_on(opened, message, context).await,

@@ -28,7 +28,9 @@ use super::client::Delivery;
 use super::driver::{Driver, Posting, Reader};
 use super::{Shared, add_missing, one_way};
 use crate::upstream::pipe::{Clients, Router};
-use crate::upstream::{BoxFuture, Dispatched, Incoming, Leg, Reply, RequestContext, SendContext};
+use crate::upstream::{
+    BoxFuture, Deadline, Dispatched, Incoming, Leg, Reply, RequestContext, SendContext,
+};
 
 mod exchange;
 mod opening;
@@ -202,7 +204,7 @@ impl Link {
             return;
         };
         let posting = self.posting(&answer, &HeaderMap::new(), Dispatched::default(), true);
-        let posting = one_way::once(&self.shared, posting, None);
+        let posting = one_way::once(&self.shared, posting, Deadline::default());
         if !matches!(timeout(ANSWER_TIMEOUT, posting).await, Ok(Ok(_))) {
             debug!(server = %self.shared.name, "the server did not take the answer to its request");
         }

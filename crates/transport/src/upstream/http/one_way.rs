@@ -6,11 +6,11 @@ use std::sync::Arc;
 use shadowcat_mcp::fault::Fault;
 use shadowcat_sse::reconnect::backoff::{self, Draws};
 use shadowcat_sse::reconnect::{Decision, Facts, Kind, Leg, Trouble, classify};
-use tokio::time::Instant;
 use tracing::debug;
 
 use super::Shared;
 use super::driver::{Answered, Driver, Opener};
+use crate::upstream::Deadline;
 use crate::upstream::Reply;
 
 /// Sends a message by the attempts that `opener` makes; `repeatable`: a response.
@@ -23,7 +23,7 @@ pub(crate) async fn send<O: Opener>(
     let mut draws = Draws::new((shared.random)());
     let mut attempt = 0;
     loop {
-        let (fault, trouble) = match tried(shared, opener(), None).await {
+        let (fault, trouble) = match tried(shared, opener(), Deadline::default()).await {
             Ok(_) => return Ok(()),
             Err(failed) => failed,
         };
@@ -48,7 +48,7 @@ pub(crate) async fn send<O: Opener>(
 pub(crate) async fn once(
     shared: &Arc<Shared>,
     opener: impl Opener,
-    deadline: Option<Instant>,
+    deadline: Deadline,
 ) -> Result<Option<Reply>, Fault> {
     let tried = tried(shared, opener, deadline).await;
     tried.map_err(|(fault, _)| fault)
@@ -57,7 +57,7 @@ pub(crate) async fn once(
 async fn tried(
     shared: &Arc<Shared>,
     opener: impl Opener,
-    deadline: Option<Instant>,
+    deadline: Deadline,
 ) -> Result<Option<Reply>, (Fault, Option<Trouble>)> {
     let opener = Box::new(opener);
     let mut driver = Box::new(Driver::new(

@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use shadowcat_mcp::fault::Fault;
-use shadowcat_mcp::message::{Kind, Message, RequestId};
-use shadowcat_mcp::method::Method;
-use tokio::time::Instant;
+use shadowcat_mcp::message::{Message, RequestId};
 use tracing::debug;
 
 use super::Shared;
@@ -24,8 +21,6 @@ pub(crate) struct ReplySource {
     messages: Messages,
     /// What to do with the response to `initialize`.
     adoption: Option<Adoption>,
-    /// Each progress notification gives the request so much more time.
-    progress_extends: Option<Duration>,
 }
 
 impl ReplySource {
@@ -36,7 +31,6 @@ impl ReplySource {
             shared,
             id,
             adoption: None,
-            progress_extends: None,
         }
     }
 
@@ -45,24 +39,10 @@ impl ReplySource {
         self
     }
 
-    pub(crate) fn extended_by_progress(mut self, by: Option<Duration>) -> Self {
-        self.progress_extends = by;
-        self
-    }
-
     /// What of a message is for the reader. The response ends the stream.
     fn accept(&mut self, message: Message) -> Option<Message> {
-        match message.kind() {
-            Kind::Response { .. } | Kind::Error { .. } => {}
-            Kind::Notification {
-                method: Method::Progress,
-            } => {
-                if let Some(by) = self.progress_extends {
-                    self.messages.set_deadline(Instant::now() + by);
-                }
-                return Some(message);
-            }
-            _ => return Some(message),
+        if !message.is_response() {
+            return Some(message);
         }
         let Some(response) = answering(message, &self.id) else {
             self.shared.counters.metrics.stray_responses.inc();

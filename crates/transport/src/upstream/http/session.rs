@@ -175,11 +175,7 @@ impl Session {
             }
             Answered::Stream(head) => Ok(Reply::Stream {
                 headers: headers::to_client(&head.headers, shared.config.forward_auth),
-                incoming: Incoming::new(
-                    ReplySource::new(shared, id, driver)
-                        .adopting(adoption)
-                        .extended_by_progress(context.progress_extends),
-                ),
+                incoming: Incoming::new(ReplySource::new(shared, id, driver).adopting(adoption)),
             }),
             Answered::Accepted => Err(faults::not_a_request().into()),
         }

@@ -57,11 +57,6 @@ impl Messages {
         self.over = true;
         self.driver.done();
     }
-
-    /// See [`Driver::set_deadline`].
-    pub(crate) fn set_deadline(&mut self, deadline: tokio::time::Instant) {
-        self.driver.set_deadline(Some(deadline));
-    }
 }
 
 impl Source for Messages {

@@ -34,7 +34,7 @@ use super::client::Connected;
 use super::events::{BodyEnd, EventBody};
 use super::permits::Permit;
 use super::{Shared, body, faults};
-use crate::upstream::{BoxFuture, Reply};
+use crate::upstream::{BoxFuture, Deadline, Reply};
 pub(crate) use attempt::{Call, Failure, Opened, send};
 pub(crate) use messages::{Messages, Reader};
 pub(crate) use posting::Posting;
@@ -62,6 +62,8 @@ pub(crate) struct Driver {
     probe_at: Option<Instant>,
     /// When bytes came last.
     heard: Instant,
+    /// Until when the answer is of use.
+    deadline: Deadline,
     answered: Option<Answered>,
     last: Option<Box<Failure>>,
     telemetry: Telemetry,
@@ -142,15 +144,15 @@ impl Driver {
             timer: None,
             probe_at: None,
             heard: now(),
+            deadline: Deadline::default(),
             answered: None,
             last: None,
         }
     }
 
     /// Until when the answer is of use.
-    pub(crate) fn set_deadline(&mut self, deadline: Option<tokio::time::Instant>) {
-        self.engine
-            .set_deadline(deadline.map(tokio::time::Instant::into_std));
+    pub(crate) fn set_deadline(&mut self, deadline: Deadline) {
+        self.deadline = deadline;
     }
 
     /// Sends the request and waits for what answers it.
@@ -435,11 +437,20 @@ impl Driver {
         self.link = Link::None;
         let trouble = failure.trouble;
         self.last = Some(failure);
+        self.share_deadline();
         self.tell(Input::Failed(trouble));
+    }
+
+    /// Tells the engine the deadline of now, before it decides about a wait.
+    fn share_deadline(&mut self) {
+        let deadline = self.deadline.get();
+        self.engine
+            .set_deadline(deadline.map(tokio::time::Instant::into_std));
     }
 
     fn ask(&mut self, waker: &Waker) -> Action {
         let now = now();
+        self.share_deadline();
         let action = self.engine.poll(now, &mut self.shared.origin.lock(), waker);
         self.observe();
         action
