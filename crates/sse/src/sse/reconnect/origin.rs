@@ -116,6 +116,8 @@ pub struct Origin {
     policy: OriginPolicy,
     bucket: Bucket,
     line: BTreeMap<(Class, u64), Waiter>,
+    /// How long the line may get before it is looked through for those who have left it.
+    sweep_at: usize,
     tickets: u64,
     connecting: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
@@ -158,6 +160,7 @@ impl Origin {
             herd: Herd::new(policy.herd),
             policy,
             line: BTreeMap::new(),
+            sweep_at: FORESIGHT,
             tickets: 0,
             connecting: Arc::default(),
             open: Arc::default(),
@@ -238,8 +241,17 @@ impl Origin {
             failed: false,
             waker: waker.clone(),
         };
+        self.sweep();
         self.line.insert(key, waiter);
         Ticket { key, _alive: alive }
+    }
+
+    /// Forgets who has left the line, once the line is twice as long as it was after the last time.
+    fn sweep(&mut self) {
+        if self.line.len() >= self.sweep_at {
+            self.line.retain(|_, waiter| waiter.lives());
+            self.sweep_at = (2 * self.line.len()).max(FORESIGHT);
+        }
     }
 
     /// Whether the ticket may go. A granted ticket is used up.

@@ -68,6 +68,27 @@ fn connects_under_way_are_bounded() {
 }
 
 #[test]
+fn who_leaves_the_line_is_forgotten() {
+    let (mut origin, now) = (Origin::default(), instant());
+    origin.hold(now + 300 * SECOND);
+    let first = enqueue(&mut origin, now, Class::Standing);
+    for _ in 0..10_000 {
+        let ticket = enqueue(&mut origin, now, Class::Standing);
+        assert!(matches!(
+            poll(&mut origin, now, &ticket),
+            Admission::Wait(_)
+        ));
+    }
+    assert_eq!(origin.summary(now).waiting, 1);
+    assert!(
+        origin.line.len() <= 2 * FORESIGHT,
+        "{} stand in line",
+        origin.line.len()
+    );
+    granted(poll(&mut origin, now + 300 * SECOND, &first));
+}
+
+#[test]
 fn resumes_go_before_standing_streams_before_probes() {
     let policy = OriginPolicy {
         burst: 1,
