@@ -24,6 +24,8 @@ pub(crate) enum Operation {
     Deadline(Option<Duration>),
     /// Reads what can only be read.
     Look,
+    /// Drops the engine, whatever it is at, and begins another stream.
+    Replace,
 }
 
 impl<'a> Input<'a> {
@@ -65,7 +67,8 @@ impl<'a> Input<'a> {
             27 => Operation::Skip,
             28 => Operation::Deadline(None),
             29 => Operation::Deadline(Some(self.time())),
-            _ => Operation::Look,
+            30 => Operation::Look,
+            _ => Operation::Replace,
         };
         Some((byte >> 5, operation))
     }

@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 use input::{Input as Bytes, Operation};
 use libfuzzer_sys::fuzz_target;
 use oracle::Oracle;
-use shadowcat_sse::reconnect::{Action, Engine, Input, Kind, Origin, OriginPolicy, Policy};
+use shadowcat_sse::reconnect::{
+    Action, Engine, Input, Kind, Origin, OriginPolicy, Policy, StateName,
+};
 
 fuzz_target!(|data: &[u8]| {
     let start = Instant::now();
@@ -34,6 +36,7 @@ fn run(data: &[u8], start: Instant) -> Vec<String> {
         now: start,
         origin: Origin::new(origin),
         streams: streams(kinds, &policy),
+        policy,
         said: Vec::new(),
         show: std::env::var_os("SHOW_OPERATIONS").is_some(),
     };
@@ -73,15 +76,8 @@ const KINDS: [Kind; 6] = [
 
 fn streams(kinds: u8, policy: &Policy) -> Vec<Stream> {
     let kinds = [kinds % 6, kinds / 6 % 6, kinds / 36 % 6];
-    let stream = |(seed, kind): (u64, u8)| {
-        let kind = KINDS[usize::from(kind)];
-        Stream {
-            engine: Engine::new(kind, policy.clone(), seed),
-            oracle: Oracle::new(kind, policy.clone()),
-            action: None,
-        }
-    };
-    (0..).zip(kinds).map(stream).collect()
+    let kinds = kinds.map(|kind| KINDS[usize::from(kind)]);
+    kinds.map(|kind| Stream::new(kind, policy)).into()
 }
 
 struct Stream {
@@ -90,10 +86,21 @@ struct Stream {
     action: Option<Action>,
 }
 
+impl Stream {
+    fn new(kind: Kind, policy: &Policy) -> Self {
+        Self {
+            engine: Engine::new(kind, policy.clone(), kind as u64),
+            oracle: Oracle::new(kind, policy.clone()),
+            action: None,
+        }
+    }
+}
+
 struct Game {
     now: Instant,
     origin: Origin,
     streams: Vec<Stream>,
+    policy: Policy,
     said: Vec<String>,
     /// Prints what is done; for a person who reads a crash.
     show: bool,
@@ -160,9 +167,13 @@ impl Game {
                 oracle.accepted();
             }
             Operation::Deadline(time) => engine.set_deadline(time.map(|time| now + time)),
+            Operation::Replace => {
+                let kind = engine.kind();
+                self.streams[stream % count] = Stream::new(kind, &self.policy);
+                return self.check();
+            }
             Operation::Look => {
                 let _ = engine.take_gap();
-                let _ = self.origin.summary(now);
                 let moves: Vec<_> = std::iter::from_fn(|| engine.poll_transition()).collect();
                 assert!(moves.len() <= 64);
                 let joined = moves.windows(2).all(|two| two[0].to == two[1].from);
@@ -170,5 +181,16 @@ impl Game {
             }
         }
         oracle.check(engine, now);
+        self.check();
+    }
+
+    /// What the origin counts is what there is.
+    fn check(&self) {
+        let summary = self.origin.summary(self.now);
+        let states = self.streams.iter().map(|stream| stream.engine.state());
+        let count = |state| states.clone().filter(|known| *known == state).count();
+        assert_eq!(summary.open, count(StateName::Open));
+        assert_eq!(summary.waiting, count(StateName::Queued));
+        assert!(summary.connecting <= count(StateName::Connecting));
     }
 }

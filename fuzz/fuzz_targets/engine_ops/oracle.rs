@@ -27,6 +27,8 @@ pub(crate) struct Oracle {
     posted: bool,
     last_start: Option<Instant>,
     opened: Option<Instant>,
+    /// How long the connection before was open.
+    open_for: Option<Duration>,
     was_open: bool,
     /// The next attempt may come at once.
     hurried: bool,
@@ -49,6 +51,7 @@ impl Oracle {
             posted: false,
             last_start: None,
             opened: None,
+            open_for: None,
             was_open: false,
             hurried: false,
             in_vain: 0,
@@ -69,6 +72,7 @@ impl Oracle {
         if !matches!(action, Action::Read(_)) && !ended_by_us {
             // The connection is lost, perhaps by a deadline: what was not accepted never will be.
             self.on_its_way = None;
+            self.left(now);
         }
         match action {
             Action::Connect(attempt) => self.connect(now, &attempt.opening),
@@ -113,7 +117,7 @@ impl Oracle {
         self.may_forget = false;
         self.paced(now, opening);
         self.last_start = Some(now);
-        self.opened = None;
+        self.open_for = None;
         self.hurried = false;
         self.in_vain += 1;
         if self.is_answer() {
@@ -130,9 +134,7 @@ impl Oracle {
 
     /// No two attempts in quick succession, unless the stream was open in between.
     fn paced(&self, now: Instant, opening: &Opening) {
-        let settled = self
-            .opened
-            .is_some_and(|opened| now - opened >= Duration::from_secs(1));
+        let settled = (self.open_for).is_some_and(|time| time >= Duration::from_secs(1));
         let least = match self.is_request(opening) {
             true => Duration::from_millis(100),
             false => Duration::from_millis(250),
@@ -155,6 +157,7 @@ impl Oracle {
             }
             Input::Failed(trouble) => self.failed(now, trouble),
             Input::NewSession => {
+                self.opened = None;
                 self.committed.clear();
                 self.on_its_way = None;
                 self.window.clear();
@@ -168,13 +171,21 @@ impl Oracle {
         }
     }
 
-    fn failed(&mut self, now: Instant, trouble: Trouble) {
-        self.on_its_way = None;
-        if let Some(opened) = self.opened
-            && now - opened >= Duration::from_secs(30)
-        {
+    /// The connection is over, if there was one. One that stayed open for long was of use.
+    fn left(&mut self, now: Instant) {
+        let Some(opened) = self.opened.take() else {
+            return;
+        };
+        let open_for = now - opened;
+        if open_for >= Duration::from_secs(30) {
             self.in_vain = 0;
         }
+        self.open_for = Some(open_for);
+    }
+
+    fn failed(&mut self, now: Instant, trouble: Trouble) {
+        self.on_its_way = None;
+        self.left(now);
         let untouched = match trouble {
             Trouble::NoConnection | Trouble::NotProcessed => true,
             Trouble::Refused(refusal) => {
