@@ -18,4 +18,5 @@ mod support;
 mod both_legs;
 mod client_leg;
 mod script;
+mod sessions;
 mod upstream_leg;

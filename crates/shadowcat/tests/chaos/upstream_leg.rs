@@ -19,16 +19,16 @@ pub const OPTIONS: [&str; 6] = [
 ];
 
 /// The head of an event stream.
-const HEAD: &str =
+pub const HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
 /// Makes the call over a server that breaks as the script says, in both modes; returns how often
 /// the stream was opened again, and how long the call took.
-async fn survives(script: impl Fn() -> Script) -> (usize, Duration) {
+pub async fn survives(script: impl Fn() -> Script) -> (usize, Duration) {
     survives_with(&OPTIONS, script).await
 }
 
-async fn survives_with(options: &[&str], script: impl Fn() -> Script) -> (usize, Duration) {
+pub async fn survives_with(options: &[&str], script: impl Fn() -> Script) -> (usize, Duration) {
     let mut last = None;
     for mode in MODES {
         let script = script();

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 /// One request as it arrived.
 #[derive(Debug, Clone)]
@@ -185,6 +186,9 @@ pub struct Upstream {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Request>>>,
     open: Arc<AtomicUsize>,
+    play: Arc<Play>,
+    /// The task that accepts connections, and those of the connections.
+    tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
 impl Upstream {
@@ -192,27 +196,42 @@ impl Upstream {
     pub async fn start(play: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let seen = Arc::<Mutex<Vec<Request>>>::default();
-        let open = Arc::<AtomicUsize>::default();
-        let play: Arc<Play> = Arc::new(play);
         let server = Self {
             address,
-            seen,
-            open,
+            seen: Arc::default(),
+            open: Arc::default(),
+            play: Arc::new(play),
+            tasks: Arc::default(),
         };
-        let serving = server.clone();
-        tokio::spawn(async move {
+        server.accept(listener);
+        server
+    }
+
+    fn accept(&self, listener: TcpListener) {
+        let server = self.clone();
+        self.tasks.lock().unwrap().spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
-                let (server, play) = (serving.clone(), Arc::clone(&play));
-                tokio::spawn(async move {
-                    server.open.fetch_add(1, Ordering::SeqCst);
-                    let _ = server.serve(stream, play).await;
-                    server.open.fetch_sub(1, Ordering::SeqCst);
+                let serving = server.clone();
+                server.tasks.lock().unwrap().spawn(async move {
+                    serving.open.fetch_add(1, Ordering::SeqCst);
+                    let _ = serving.serve(stream).await;
+                    serving.open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
-        server
+    }
+
+    /// Closes every connection and refuses new ones.
+    pub async fn stop(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap());
+        tasks.shutdown().await;
+        self.open.store(0, Ordering::SeqCst);
+    }
+
+    /// Listens again where it did before.
+    pub async fn start_again(&self) {
+        self.accept(TcpListener::bind(self.address).await.unwrap());
     }
 
     pub fn url(&self) -> String {
@@ -251,7 +270,7 @@ impl Upstream {
         self.open.load(Ordering::SeqCst)
     }
 
-    async fn serve(&self, mut stream: TcpStream, play: Arc<Play>) -> std::io::Result<()> {
+    async fn serve(&self, mut stream: TcpStream) -> std::io::Result<()> {
         let mut buffer = Vec::new();
         while let Some(mut request) = read(&mut stream, &mut buffer).await? {
             {
@@ -259,7 +278,7 @@ impl Upstream {
                 request.number = seen.len();
                 seen.push(request.clone());
             }
-            for step in play(&request).0 {
+            for step in (self.play)(&request).0 {
                 if !perform(&mut stream, step).await? {
                     return Ok(());
                 }
