@@ -13,6 +13,7 @@ mod legacy_sse;
 mod listen;
 mod metrics;
 mod modern;
+mod pace;
 mod resume;
 mod retries;
 mod server;

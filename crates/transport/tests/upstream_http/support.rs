@@ -205,3 +205,16 @@ pub(crate) fn fault<T: std::fmt::Debug>(result: Result<T, Fault>) -> (FaultKind,
 pub(crate) async fn request_owned(leg: Arc<dyn Leg>, message: Message) -> Result<Reply, Fault> {
     request(&leg, message).await
 }
+
+/// The rest of a stream: its messages, and how it ended.
+pub(crate) async fn rest(incoming: &mut Incoming) -> (Vec<String>, Option<(FaultKind, Executed)>) {
+    let mut messages = Vec::new();
+    loop {
+        match incoming.next().await {
+            Some(Ok(Item::Message(message))) => messages.push(text(&message)),
+            Some(Ok(Item::Gap(_))) => panic!("an answer has no gaps"),
+            Some(Err(fault)) => return (messages, Some((fault.kind, fault.executed))),
+            None => return (messages, None),
+        }
+    }
+}

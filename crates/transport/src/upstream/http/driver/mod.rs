@@ -10,28 +10,26 @@
 
 mod attempt;
 mod messages;
+mod obey;
 mod posting;
 mod telemetry;
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use http::StatusCode;
 use http::response::Parts;
 use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::message::Message;
-use shadowcat_sse::reconnect::{
-    self, Action, Attempt, Engine, Finish, Input, Kind, Opening, StateName, Trouble, Verdict,
-};
-use shadowcat_sse::{Event, Item};
+use shadowcat_sse::Event;
+use shadowcat_sse::reconnect::{self, Engine, Finish, Input, Kind, Opening, StateName, Trouble};
 use tokio::time::Sleep;
-use tracing::error;
 
 use super::client::Connected;
-use super::events::{BodyEnd, EventBody};
+use super::events::EventBody;
 use super::permits::Permit;
 use super::{Shared, body, faults};
 use crate::upstream::{BoxFuture, Deadline, Reply};
@@ -292,220 +290,6 @@ impl Driver {
             _ => None,
         }
     }
-
-    /// Reads the open connection; `None` when it is not open any more.
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        loop {
-            let Link::Open(open) = &mut self.link else {
-                return Poll::Ready(None);
-            };
-            match open.next_item() {
-                Ok(Some(item)) => match self.engine.item(self.heard, &item) {
-                    Ok(Verdict::Deliver) => {
-                        if let Item::Event(event) = item {
-                            return Poll::Ready(Some(event));
-                        }
-                    }
-                    Ok(Verdict::Duplicate) => self.observe(),
-                    Ok(Verdict::Noted) => {}
-                    Err(unexpected) => self.confused(&unexpected),
-                },
-                Ok(None) => match open.poll_read(cx) {
-                    Poll::Ready(Ok(())) => {
-                        self.heard = now();
-                        self.engine.received(self.heard);
-                    }
-                    Poll::Ready(Err(end)) => self.broke(&end),
-                    Poll::Pending if open.is_starved() => return Poll::Pending,
-                    Poll::Pending => match self.engine.poll_open(now()) {
-                        Some(until) => ready!(self.poll_timer(until, cx)),
-                        None => self.link = Link::None,
-                    },
-                },
-                Err(limit) => self.broke(&BodyEnd::TooLarge(limit)),
-            }
-        }
-    }
-
-    fn broke(&mut self, end: &BodyEnd) {
-        let trouble = match end {
-            BodyEnd::Clean => Trouble::Ended,
-            BodyEnd::Broken(_) => Trouble::Reset,
-            BodyEnd::NoMemory => Trouble::NoMemory,
-            BodyEnd::TooLarge(_) => Trouble::TooLarge,
-        };
-        self.fail(Failure::new(trouble, end.to_string()));
-    }
-
-    /// Does what the engine says until the stream is open or rests for good.
-    fn poll_standing(&mut self, cx: &mut Context<'_>) -> Poll<Standing> {
-        loop {
-            ready!(self.poll_permit(cx));
-            self.poll_attempt(cx);
-            if self.answered.is_some() {
-                return Poll::Ready(Standing::Answered);
-            }
-            match self.ask(cx.waker()) {
-                Action::Connect(attempt) => self.begin(attempt),
-                Action::AwaitHead(until) => ready!(self.poll_timer(until, cx)),
-                Action::Wait(until) => {
-                    self.link = Link::None;
-                    if self.engine.state() == StateName::Parked {
-                        self.permit = None;
-                        self.probe_at = until;
-                        if until.is_none() {
-                            return Poll::Ready(Standing::Parked);
-                        }
-                    }
-                    ready!(self.poll_timer(until, cx));
-                }
-                Action::Read(_) => match self.link {
-                    Link::Open(_) => return Poll::Ready(Standing::Open),
-                    _ => self.fail(Failure::new(Trouble::Reset, "it is gone")),
-                },
-                Action::Finish(finish) => {
-                    self.link = Link::None;
-                    self.permit = None;
-                    return Poll::Ready(Standing::Over(finish));
-                }
-            }
-        }
-    }
-
-    /// Waits for the permit of a stream that stands by itself, when it is about to connect.
-    fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let due = match self.engine.state() {
-            StateName::Idle => true,
-            StateName::Parked => self.probe_at.is_some_and(|at| at <= now()),
-            _ => false,
-        };
-        if self.permit.is_some() || !due || !is_standing(self.engine.kind()) {
-            return Poll::Ready(());
-        }
-        let shared = &self.shared;
-        let coming = self.permit_coming.get_or_insert_with(|| {
-            let shared = Arc::clone(shared);
-            Box::pin(async move { shared.connections.standing().await })
-        });
-        self.permit = ready!(coming.as_mut().poll(cx));
-        self.permit_coming = None;
-        Poll::Ready(())
-    }
-
-    fn begin(&mut self, attempt: Attempt) {
-        let connected = Connected::default();
-        self.link = Link::Opening {
-            outcome: self.opener.open(attempt.opening, connected.clone()),
-            connected: Some(connected),
-        };
-    }
-
-    /// Tells the engine how the attempt under way gets on.
-    fn poll_attempt(&mut self, cx: &mut Context<'_>) {
-        let Link::Opening { outcome, connected } = &mut self.link else {
-            return;
-        };
-        let opened = outcome.as_mut().poll(cx);
-        if connected.take_if(|connected| connected.is_set()).is_some() {
-            self.tell(Input::Connected);
-        }
-        let Poll::Ready(opened) = opened else { return };
-        self.link = Link::None;
-        match opened {
-            Opened::Stream(response) => {
-                let (head, body) = response.into_parts();
-                if !self.telemetry.was_open() {
-                    self.answered = Some(Answered::Stream(head));
-                }
-                self.heard = now();
-                self.link = Link::Open(EventBody::new(body, Arc::clone(&self.shared)));
-                self.tell(Input::Opened);
-            }
-            Opened::Whole(reply) => self.settle(Answered::Whole(reply)),
-            Opened::Accepted => self.settle(Answered::Accepted),
-            Opened::Failed(failure) => self.fail(failure),
-        }
-    }
-
-    fn settle(&mut self, answered: Answered) {
-        self.answered = Some(answered);
-        self.permit = None;
-        self.tell(Input::Answered);
-    }
-
-    fn fail(&mut self, failure: Box<Failure>) {
-        self.link = Link::None;
-        let trouble = failure.trouble;
-        self.last = Some(failure);
-        self.share_deadline();
-        self.tell(Input::Failed(trouble));
-    }
-
-    /// Tells the engine the deadline of now, before it decides about a wait.
-    fn share_deadline(&mut self) {
-        let deadline = self.deadline.get();
-        self.engine
-            .set_deadline(deadline.map(tokio::time::Instant::into_std));
-    }
-
-    fn ask(&mut self, waker: &Waker) -> Action {
-        let now = now();
-        self.share_deadline();
-        let action = self.engine.poll(now, &mut self.shared.origin.lock(), waker);
-        self.observe();
-        action
-    }
-
-    fn tell(&mut self, input: Input) {
-        let told = self
-            .engine
-            .handle(now(), &mut self.shared.origin.lock(), input);
-        self.observe();
-        if let Err(unexpected) = told {
-            self.confused(&unexpected);
-        }
-    }
-
-    /// A mistake of ours: the stream ends, whatever else.
-    fn confused(&mut self, unexpected: &reconnect::Unexpected) {
-        error!(server = %self.shared.name, %unexpected, "a stream is in a state that it cannot be in");
-        self.link = Link::None;
-        let closed = self
-            .engine
-            .handle(now(), &mut self.shared.origin.lock(), Input::Close);
-        debug_assert!(closed.is_ok(), "a stream can be closed in any state");
-        self.observe();
-    }
-
-    /// Waits until `until`, or a little less: what was armed for an earlier time stays armed.
-    fn poll_timer(&mut self, until: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(until) = until.map(tokio::time::Instant::from_std) else {
-            return Poll::Pending;
-        };
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        if timer.deadline() > until || timer.is_elapsed() {
-            timer.as_mut().reset(until);
-        }
-        timer.as_mut().poll(cx)
-    }
-
-    fn observe(&mut self) {
-        while let Some(transition) = self.engine.poll_transition() {
-            if let Some(failure) = self.telemetry.noticed(&transition) {
-                self.last = Some(failure);
-            }
-            let last = self.last.as_deref().map(|last| last.detail.as_str());
-            self.telemetry.transition(
-                &transition,
-                self.engine.counters(),
-                self.heard,
-                last.unwrap_or_default(),
-            );
-        }
-        self.telemetry.count(self.engine.counters());
-    }
 }
 
 impl Drop for Driver {
@@ -514,11 +298,6 @@ impl Drop for Driver {
             self.tell(Input::Close);
         }
     }
-}
-
-/// Whether a stream stands by itself, for as long as it may.
-fn is_standing(kind: Kind) -> bool {
-    matches!(kind, Kind::Standalone | Kind::Listen | Kind::LegacySse)
 }
 
 /// Whether the client gets the server's own answer in place of a fault of this kind.
