@@ -66,8 +66,10 @@ pub(crate) struct StreamFate {
     pub(crate) new_messages: u32,
     /// An id was sent with a whole event.
     pub(crate) ids: bool,
-    /// The head was sent, and the `retry` behind it, perhaps not whole.
-    pub(crate) began: bool,
+    /// One of them for the first time.
+    pub(crate) new_ids: bool,
+    /// The head was sent whole, and the `retry` behind it.
+    pub(crate) opened: bool,
     /// It was closed on purpose, after a `retry` or a new id.
     pub(crate) polled: bool,
     /// How it broke and when.
@@ -129,7 +131,9 @@ pub(crate) struct Call {
     pub(crate) with_id: Vec<Mark>,
     /// What the client got: messages with their times.
     pub(crate) got: Vec<(Duration, Mark)>,
-    pub(crate) asked: Vec<Mark>,
+    /// Messages that are all the same and have no id: sent whole, and got.
+    pub(crate) echoes_sent: u32,
+    pub(crate) echoes_got: u32,
     pub(crate) outcomes: Vec<(Duration, Outcome)>,
 }
 

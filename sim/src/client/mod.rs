@@ -71,9 +71,12 @@ fn receive_message(
                 "client {client} got a message of {key} on another stream"
             ));
         }
+        if meta["echo"] == true {
+            ledger.call(key, |call| call.echoes_got += 1);
+            return Received::Other;
+        }
         ledger.call(key, |call| call.got.push((now, mark)));
         if let Some(id) = message["id"].as_str() {
-            ledger.call(key, |call| call.asked.push(mark));
             return Received::Ask(format!(
                 r#"{{"jsonrpc":"2.0","id":"{id}","result":{{"action":"accept","content":{{}}}}}}"#
             ));

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::fault::How;
-use crate::ledger::{Facts, Fate, Visit};
-use crate::plan::Plan;
+use crate::ledger::{CallKey, Facts, Fate, StreamFate, Visit};
+use crate::plan::{Framing, Plan};
 use crate::run::HINT_MAX;
 
 /// The shortest time between two attempts of one stream, unless it was open for a second.
@@ -17,6 +17,12 @@ const LATE: Duration = Duration::from_millis(50);
 
 pub(super) fn judge(plan: &Plan, facts: &Facts, found: &mut Vec<String>) {
     for recovery in recoveries(plan, facts) {
+        if recovery.waited + TICK < recovery.least {
+            let (before, after) = recovery.visits;
+            found.push(format!(
+                "the visit at {after:?} that followed that at {before:?} was early: {recovery:?}"
+            ));
+        }
         if recovery.late() > LATE {
             let (before, after) = recovery.visits;
             found.push(format!(
@@ -41,11 +47,11 @@ pub(super) fn judge(plan: &Plan, facts: &Facts, found: &mut Vec<String>) {
                 after.at
             ));
         }
-        stream(&format!("{key}'s GET"), &call.gets, found);
+        stream(plan, &format!("{key}'s GET"), &call.gets, found);
     }
     for (name, session) in &facts.sessions {
         let what = format!("the GET of {name}");
-        stream(&what, &session.gets, found);
+        stream(plan, &what, &session.gets, found);
         for pair in session.gets.windows(2) {
             if matches!(pair[0].fate, Fate::Status(405 | 204)) {
                 found.push(format!("{what} came again after {:?}", pair[0].fate));
@@ -81,7 +87,9 @@ fn went_back(before: &Visit, after: &Visit) -> bool {
     }
 }
 
-fn stream(what: &str, gets: &[Visit], found: &mut Vec<String>) {
+fn stream(plan: &Plan, what: &str, gets: &[Visit], found: &mut Vec<String>) {
+    // An attempt on a connection that is open already arrives sooner than one that makes its own.
+    let least = MIN_INTERVAL.saturating_sub(2 * plan.upstream_wire[0].latency + TICK);
     for pair in gets.windows(2) {
         if went_back(&pair[0], &pair[1]) {
             let (before, after) = (&pair[0].cursor, &pair[1].cursor);
@@ -90,7 +98,7 @@ fn stream(what: &str, gets: &[Visit], found: &mut Vec<String>) {
         hinted(what, &pair[0], &pair[1], found);
         let settled = pair[0].until >= pair[0].at + Duration::from_secs(1);
         let followed = matches!(pair[0].fate, Fate::Redirected { .. });
-        if !settled && !followed && pair[1].at + TICK < pair[0].at + MIN_INTERVAL {
+        if !settled && !followed && pair[1].at < pair[0].at + least {
             found.push(format!(
                 "{what} came {:?} after the one before",
                 pair[1].at - pair[0].at
@@ -122,8 +130,12 @@ pub(crate) struct Recovery {
     /// When the visit before was made, and the one that came back.
     pub(crate) visits: (Duration, Duration),
     /// From the break, or the failed attempt, to the next visit.
+    pub(crate) waited: Duration,
+    /// The same without what the way to the server takes.
     pub(crate) took: Duration,
-    /// What the policy may have asked for at most.
+    /// What the policy asks for at least.
+    pub(crate) least: Duration,
+    /// What it may have asked for at most.
     pub(crate) policy: Duration,
 }
 
@@ -139,36 +151,77 @@ impl Recovery {
 pub(crate) fn recoveries(plan: &Plan, facts: &Facts) -> Vec<Recovery> {
     let mut all = Vec::new();
     let calls = facts.calls.iter().map(|(key, call)| {
-        let last = call.posts.last().into_iter();
-        let visits = last.chain(&call.gets).collect::<Vec<_>>();
-        (plan.stream_retry(Some(*key)), visits)
+        let mut visits: Vec<_> = call.posts.iter().chain(&call.gets).collect();
+        visits.sort_by_key(|visit| visit.at);
+        (Subject::to(plan, *key), visits)
     });
     let sessions = facts.sessions.values();
-    let sessions = sessions.map(|session| (plan.stream_retry(None), session.gets.iter().collect()));
-    for (asked, visits) in calls.chain(sessions) {
-        let mut unproductive = 0;
-        let mut retry = None;
-        let mut since = Duration::ZERO;
+    let sessions = sessions.map(|session| (Subject::standing(plan), session.gets.iter().collect()));
+    for (subject, visits) in calls.chain(sessions) {
+        let mut known = Known::default();
         for pair in visits.windows(2) {
+            // A POST begins anew.
+            let is_post = |visit: &Visit| visit.cursor.is_none() && subject.is_answer;
+            if is_post(pair[0]) {
+                known = Known::default();
+            }
+            if is_post(pair[1]) {
+                continue;
+            }
             let step = Step {
                 plan,
                 facts,
-                asked,
+                asked: subject.retry,
                 before: pair[0],
                 after: pair[1],
             };
-            step.count(&mut unproductive, &mut retry);
-            if unproductive == 0 && matches!(pair[0].fate, Fate::Stream(_)) {
-                since = pair[0].at;
-            }
+            step.count(&mut known);
             // Attempts that did not reach the server count too, but whose they were is not known.
+            let since = known.productive_at;
             let failed = |at: &Duration| *at + Duration::from_secs(1) >= since && *at <= pair[1].at;
             if !facts.dials_failed.iter().any(failed) {
-                all.extend(step.recovery(unproductive, retry));
+                all.extend(step.recovery(&known));
             }
         }
     }
     all
+}
+
+/// What kind of stream it is.
+struct Subject {
+    is_answer: bool,
+    retry: Option<u64>,
+}
+
+impl Subject {
+    fn to(plan: &Plan, key: CallKey) -> Self {
+        Self {
+            is_answer: true,
+            retry: plan.stream_retry(Some(key)),
+        }
+    }
+
+    fn standing(plan: &Plan) -> Self {
+        Self {
+            is_answer: false,
+            retry: plan.stream_retry(None),
+        }
+    }
+}
+
+/// What a stream's policy knows by now.
+#[derive(Default)]
+struct Known {
+    /// Unproductive connections in a row, at least and at most.
+    least: u32,
+    most: u32,
+    /// The last connection that was productive.
+    productive_at: Duration,
+    /// The last connection was ended by the server in order, to be polled.
+    polled: bool,
+    /// The server's `retry`, if it may have come, and if it certainly has.
+    retry: Option<Duration>,
+    sure_retry: Option<Duration>,
 }
 
 struct Step<'a> {
@@ -181,33 +234,69 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Unproductive connections in a row, and the `retry` that is known.
-    fn count(&self, unproductive: &mut u32, retry: &mut Option<Duration>) {
+    fn count(&self, known: &mut Known) {
+        known.polled = false;
         match &self.before.fate {
             Fate::Stream(stream) => {
-                let end = stream.broke.map_or(self.before.until, |(at, _)| at);
-                if stream.new_messages > 0 || end >= self.before.at + Duration::from_secs(30) {
-                    *unproductive = 0;
-                } else if !stream.polled {
-                    *unproductive += 1;
+                let asked = self
+                    .asked
+                    .map(|ms| Duration::from_millis(ms).clamp(MIN_INTERVAL, HINT_MAX));
+                known.retry = asked.or(known.retry);
+                if stream.opened {
+                    known.sure_retry = asked.or(known.sure_retry);
                 }
-                let asked = self.asked.filter(|_| stream.began);
-                if let Some(ms) = asked {
-                    *retry = Some(Duration::from_millis(ms).clamp(MIN_INTERVAL, HINT_MAX));
-                }
+                self.count_stream(known, stream, asked.is_some());
             }
             Fate::Redirected { .. } => {}
-            _ => *unproductive += 1,
+            _ => {
+                known.least += 1;
+                known.most += 1;
+            }
         }
     }
 
-    fn recovery(&self, unproductive: u32, retry: Option<Duration>) -> Option<Recovery> {
+    fn count_stream(&self, known: &mut Known, stream: &StreamFate, hinted: bool) {
+        let long = Duration::from_secs(30);
+        let (how, productive) = match stream.broke {
+            Some((at, how)) if how != How::Silence => (Some(how), at >= self.before.at + long),
+            // The proxy closed it itself, when is not known.
+            _ => (None, false),
+        };
+        if productive || stream.new_messages > 0 {
+            (known.least, known.most) = (0, 0);
+            known.productive_at = self.before.at;
+        }
+        let in_order = match how {
+            Some(How::End) => true,
+            Some(How::Close) => self.plan.server.framing == Framing::UntilClose,
+            _ => false,
+        };
+        let polled = |directed| stream.polled || directed && in_order;
+        known.polled = polled(stream.new_ids || hinted);
+        if productive || stream.new_messages > 0 {
+            return;
+        }
+        match how {
+            None if self.after.at >= self.before.at + long => known.least = 0,
+            None => {
+                let reset = |at: &Duration| (self.before.at..=self.after.at).contains(at);
+                let reset = self.facts.resets.iter().any(reset);
+                known.most += u32::from(!stream.opened || reset);
+            }
+            Some(_) => {
+                known.least += u32::from(!known.polled);
+                known.most += u32::from(!polled(stream.new_ids || hinted && stream.opened));
+            }
+        }
+    }
+
+    fn recovery(&self, known: &Known) -> Option<Recovery> {
         let (from, floor) = match &self.before.fate {
             Fate::Stream(stream) => match stream.broke? {
                 (_, How::Silence) => return None,
                 (at, _) => (at, Duration::ZERO),
             },
-            Fate::NoHead | Fate::NoAnswer => (self.before.until, Duration::ZERO),
+            Fate::NoHead => (self.before.until, Duration::ZERO),
             fate if is_final_for_standing(fate) => return None,
             Fate::Status(409) => (self.before.until, Duration::from_secs(5)),
             Fate::Status(_) => (self.before.until, Duration::ZERO),
@@ -220,19 +309,22 @@ impl Step<'_> {
         if self.is_held_up(from) {
             return None;
         }
-        let own = match unproductive {
+        let own = |n: u32| match n {
             0 => Duration::ZERO,
             n => Duration::from_secs(1 << (n - 1).min(5)).min(Duration::from_secs(30)),
         };
-        let delay = own.max(retry.unwrap_or_default());
-        let jitter = match unproductive {
-            0 if retry.is_none() => Duration::from_millis(300),
+        let delay = own(known.most).max(known.retry.unwrap_or_default());
+        let jitter = match known.most {
+            0 if known.retry.is_none() => Duration::from_millis(300),
             0 => Duration::from_millis(200),
             _ => delay.mul_f64(0.3),
         };
+        let least = own(if known.polled { 0 } else { known.least });
         Some(Recovery {
             visits: (self.before.at, self.after.at),
+            waited: self.after.at - from,
             took: (self.after.at - from).saturating_sub(self.travel()),
+            least: least.max(known.sure_retry.unwrap_or_default()),
             policy: (delay + jitter).max(MIN_INTERVAL).max(floor),
         })
     }
@@ -260,6 +352,8 @@ impl Step<'_> {
             .calls
             .values()
             .flat_map(|call| call.posts.iter().chain(&call.gets));
+        let handshakes = self.facts.handshakes.values().flatten();
+        let gets = gets.chain(handshakes);
         let mut others = gets.chain(
             self.facts
                 .sessions

@@ -30,6 +30,8 @@ fn plan() -> Plan {
     plan.clients[0].calls[0].method = "tools/call";
     plan.clients[0].listens = true;
     plan.server.standalone = true;
+    plan.upstream_wire = [Manner::PLAIN; 2];
+    plan.client_wire = [Manner::PLAIN; 2];
     plan
 }
 
@@ -47,7 +49,8 @@ fn streamed(ids: bool, broke: Option<(u64, How)>, answered: bool) -> Fate {
     Fate::Stream(StreamFate {
         new_messages: 1,
         ids,
-        began: true,
+        new_ids: ids,
+        opened: true,
         polled: false,
         broke: broke.map(|(at, how)| (s(at), how)),
         answered,
@@ -184,6 +187,17 @@ fn a_message_without_an_id_may_be_lost_only_if_it_did_not_leave() {
 }
 
 #[test]
+fn two_messages_that_are_the_same_are_two() {
+    clean(|call| (call.echoes_sent, call.echoes_got) = (2, 2));
+    finds("1 of 2", |call| {
+        (call.echoes_sent, call.echoes_got) = (2, 1)
+    });
+    finds("3 of 2", |call| {
+        (call.echoes_sent, call.echoes_got) = (2, 3)
+    });
+}
+
+#[test]
 fn a_message_with_an_id_is_due_though_its_connection_broke() {
     finds("lost messages", |call| {
         call.posts = vec![visit(1, streamed(true, Some((2, How::Reset)), false))];
@@ -313,13 +327,12 @@ fn a_stream_that_comes_back_late_is_found() {
     let mut plan = plan();
     plan.server.retry = None;
     plan.clients[0].calls[0].polls_after = None;
-    plan.upstream_wire = [Manner::PLAIN; 2];
-    plan.client_wire = [Manner::PLAIN; 2];
     let after = |ms| {
         judge_all(&plan, |call| {
             let broke = streamed(true, Some((2, How::Reset)), false);
             call.posts = vec![visit(1, broke)];
             call.gets = vec![visit(2, streamed(true, None, true))];
+            call.gets[0].cursor = Some("s1:0/1".into());
             call.gets[0].at = s(2) + Duration::from_millis(ms);
             call.gets[0].until = s(3);
         })

@@ -68,6 +68,14 @@ impl Server {
                 self.ledger.call(key, |call| call.with_id.push(mark));
             }
             log.append(message, What::Message(mark), with_id);
+            if !with_id {
+                // Two that say the same are two.
+                let echo = format!(
+                    r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"debug","data":"echo","_meta":{{"call":"{key}","exec":{exec},"echo":true}}}}}}"#
+                );
+                log.append(echo.clone(), What::Echo, false);
+                log.append(echo, What::Echo, false);
+            }
             number + 1
         };
         let mut next = 1;

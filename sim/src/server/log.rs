@@ -40,6 +40,8 @@ pub(super) struct Entry {
 pub(super) enum What {
     Priming,
     Message(Mark),
+    /// One of several messages of a call that are the same, and have no id.
+    Echo,
     Notice(u32),
     Response,
 }

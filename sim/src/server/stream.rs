@@ -53,10 +53,7 @@ impl Server {
             Some(Fault::Cut { how, event, spot }) => Some((how, event, spot)),
             _ => None,
         };
-        ticket.settle(Fate::Stream(StreamFate {
-            began: true,
-            ..StreamFate::default()
-        }));
+        ticket.settle(Fate::Stream(StreamFate::default()));
         let mut writer = Writer {
             server: self,
             conn,
@@ -75,6 +72,11 @@ impl Server {
         if let Written::Cut(how) = writer.head(&opening).await? {
             return writer.part(how).await;
         }
+        ticket.update(|fate| {
+            if let Fate::Stream(stream) = fate {
+                stream.opened = true;
+            }
+        });
         let mut position = course.from;
         let mut sent = 0;
         loop {
@@ -140,6 +142,7 @@ impl Server {
         ticket.update(|fate| {
             if let Fate::Stream(stream) = fate {
                 stream.ids |= entry.id.is_some();
+                stream.new_ids |= first && entry.id.is_some();
                 stream.answered |= entry.what == What::Response;
                 stream.new_messages += u32::from(first && entry.what != What::Priming);
             }
@@ -154,6 +157,7 @@ impl Server {
             (What::Message(mark), Some(key)) => {
                 self.ledger.call(key, |call| call.sent_whole.push(mark));
             }
+            (What::Echo, Some(key)) => self.ledger.call(key, |call| call.echoes_sent += 1),
             (What::Notice(number), _) => self.ledger.with(|facts| {
                 let facts = facts.sessions.entry(session.name.clone()).or_default();
                 facts.notices_sent.push(number);
