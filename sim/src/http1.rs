@@ -94,9 +94,15 @@ impl Conn {
         Ok(n > 0)
     }
 
-    /// Waits until the peer closes or resets. Whatever it sends meanwhile is kept.
-    pub(crate) async fn closed(&mut self) {
-        while matches!(self.more().await, Ok(true)) {}
+    /// Waits for the connection's end; true if the peer closed it, false if it was reset. Whatever
+    /// comes meanwhile is kept.
+    pub(crate) async fn closed(&mut self) -> bool {
+        loop {
+            match self.more().await {
+                Ok(true) => {}
+                ended => return ended.is_ok(),
+            }
+        }
     }
 
     /// The next head; `None` if the peer ended before it began one.

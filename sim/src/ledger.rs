@@ -81,6 +81,8 @@ pub(crate) struct StreamFate {
 /// One HTTP request at the server.
 #[derive(Debug, Clone)]
 pub(crate) struct Visit {
+    /// In the order of all visits.
+    pub(crate) order: u64,
     pub(crate) at: Duration,
     pub(crate) session: String,
     /// `Last-Event-ID`.
@@ -165,6 +167,8 @@ pub(crate) struct Facts {
     pub(crate) sessions: BTreeMap<String, SessionFacts>,
     /// Which call each stream of the server's answers.
     pub(crate) streams: BTreeMap<String, CallKey>,
+    /// Visits so far.
+    pub(crate) visits: u64,
     /// `initialize` requests at the server, by client.
     pub(crate) handshakes: BTreeMap<usize, Vec<Visit>>,
     /// Connections that were refused or hung.

@@ -293,9 +293,13 @@ fn judge_session(
     let got: BTreeSet<_> = session.got.iter().map(|(_, number)| *number).collect();
     let mut due: BTreeSet<_> = session.notices_sent.iter().copied().collect();
     due.retain(|number| arrives(plan) || session.notices_with_id.contains(number));
-    let refused = session
-        .gets
-        .iter()
+    // A server without sessions has one stream for all, refused for all.
+    let gets = facts
+        .sessions
+        .values()
+        .filter(|other| std::ptr::eq(*other, session) || !plan.server.sessions);
+    let refused = gets
+        .flat_map(|session| &session.gets)
         .any(|get| pace::is_final_for_standing(&get.fate));
     if session.lost.is_none() && !refused && plan.server.standalone {
         due.extend(

@@ -179,7 +179,11 @@ fn pipeline(
         versions: VersionPolicy::default(),
         ..Config::default()
     };
-    let log = MemoryLog::new(Limits::default());
+    // What a full log gives up is the store's contract; here nothing may be lost.
+    let log = MemoryLog::new(Limits {
+        stream_bytes: 16 * 1024 * 1024,
+        ..Limits::default()
+    });
     let entropy = Arc::new(SeededEntropy::new(plan.seed ^ 2));
     Ok(Shared::new(
         config,

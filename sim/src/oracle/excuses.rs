@@ -10,6 +10,9 @@ use crate::run::HINT_MAX;
 /// Failed attempts in a row after which a stream may be given up.
 const BUDGET: usize = 10;
 
+/// The longest wait that the policy knows, jitter included.
+const LONGEST_WAIT: Duration = Duration::from_secs(40);
+
 /// Why this error is in order; `None` if the request should have succeeded.
 pub(super) fn find(
     plan: &Plan,
@@ -39,6 +42,18 @@ pub(super) fn find(
             .count();
         return (failed_dials > 0 || reset || broken > 0).then_some("it never reached the server");
     };
+    if last.until >= at && facts.resets.iter().any(|when| (sent..=at).contains(when)) {
+        return Some("its connection was reset on the way to the server");
+    }
+    // No wait goes beyond the deadline.
+    if error.kind.as_deref() == Some("stream_ended")
+        && is_resumable(call)
+        && plan
+            .request_timeout
+            .is_some_and(|limit| at + LONGEST_WAIT >= sent + limit)
+    {
+        return Some("the next attempt would come after the request's deadline");
+    }
     if lost_since(facts, call, at) {
         return Some("its session was lost");
     }

@@ -152,11 +152,23 @@ pub(crate) fn recoveries(plan: &Plan, facts: &Facts) -> Vec<Recovery> {
     let mut all = Vec::new();
     let calls = facts.calls.iter().map(|(key, call)| {
         let mut visits: Vec<_> = call.posts.iter().chain(&call.gets).collect();
-        visits.sort_by_key(|visit| visit.at);
+        visits.sort_by_key(|visit| visit.order);
         (Subject::to(plan, *key), visits)
     });
-    let sessions = facts.sessions.values();
-    let sessions = sessions.map(|session| (Subject::standing(plan), session.gets.iter().collect()));
+    let mut sessions: Vec<Vec<_>> = facts
+        .sessions
+        .values()
+        .map(|session| session.gets.iter().collect())
+        .collect();
+    if !plan.server.sessions {
+        // Without sessions there is one stream, whatever the server has forgotten meanwhile.
+        let mut visits = sessions.concat();
+        visits.sort_by_key(|visit: &&Visit| visit.order);
+        sessions = vec![visits];
+    }
+    let sessions = sessions
+        .into_iter()
+        .map(|visits| (Subject::standing(plan), visits));
     for (subject, visits) in calls.chain(sessions) {
         let mut known = Known::default();
         for pair in visits.windows(2) {
@@ -342,11 +354,13 @@ impl Step<'_> {
     fn is_held_up(&self, from: Duration) -> bool {
         let (from, to) = (from, self.after.at);
         let second = Duration::from_secs(1);
-        let herd = self
+        let forgotten = self
             .facts
-            .resets
-            .iter()
-            .any(|at| *at + second >= from && *at <= to);
+            .sessions
+            .values()
+            .filter_map(|session| session.lost);
+        let mut drops = self.facts.resets.iter().copied().chain(forgotten);
+        let herd = drops.any(|at| at + second >= from && at <= to);
         let gets = self
             .facts
             .calls

@@ -37,6 +37,7 @@ fn plan() -> Plan {
 
 fn visit(at: u64, fate: Fate) -> Visit {
     Visit {
+        order: at,
         at: s(at),
         session: "s1".into(),
         cursor: None,

@@ -199,7 +199,7 @@ impl Server {
                     ticket.settle(Fate::NoHead);
                     return Ok(false);
                 }
-                () = conn.closed() => return Ok(false),
+                _ = conn.closed() => return Ok(false),
             }
         };
         let mut bytes = response(200, &[("content-type", "application/json")], &entry.payload);

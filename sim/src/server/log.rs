@@ -88,6 +88,15 @@ impl Log {
         first
     }
 
+    /// An event was under way when its reader left.
+    pub(super) fn unsent(&self, position: usize) {
+        let mut state = self.state.lock();
+        if let Some(entry) = state.events.get_mut(position) {
+            entry.sent = false;
+        }
+        state.id_sent = state.events.iter().any(|e| e.sent && e.id.is_some());
+    }
+
     /// Where an id stands, and whether its event has left whole.
     pub(super) fn find(&self, id: &str) -> Option<(usize, bool)> {
         let state = self.state.lock();

@@ -79,6 +79,7 @@ impl Server {
         });
         let mut position = course.from;
         let mut sent = 0;
+        let mut under_way = UnderWay::default();
         loop {
             let changed = log.changed.notified();
             let (entry, over) = log.at(position);
@@ -88,10 +89,15 @@ impl Server {
                 if entry.id.is_some() || !repeated && !entry.sent {
                     let (written, whole) = writer.event(&entry).await?;
                     if whole {
-                        self.left(session, log, position, &entry, ticket, repeated);
+                        let first = self.left(session, log, position, &entry, ticket, repeated);
+                        under_way.put(self.ledger.now(), position, &entry, first);
                     }
                     if let Written::Cut(how) = written {
-                        return writer.part(how).await;
+                        let kept = writer.part(how).await?;
+                        if how == How::Silence {
+                            self.lost_under_way(session, log, ticket, under_way);
+                        }
+                        return Ok(kept);
                     }
                 }
                 position += 1;
@@ -122,7 +128,12 @@ impl Server {
                     ticket.update(|fate| broke(fate, self.ledger.now(), How::Close));
                     return Ok(false);
                 }
-                () = writer.conn.closed() => return Ok(false),
+                by_peer = writer.conn.closed() => {
+                    if by_peer {
+                        self.lost_under_way(session, log, ticket, under_way);
+                    }
+                    return Ok(false);
+                }
                 () = tokio::time::sleep(quiet) => writer.comment().await?,
             }
         }
@@ -137,7 +148,7 @@ impl Server {
         entry: &Entry,
         ticket: &Ticket<'_>,
         repeated: bool,
-    ) {
+    ) -> bool {
         let first = log.sent(position);
         ticket.update(|fate| {
             if let Fate::Stream(stream) = fate {
@@ -151,7 +162,7 @@ impl Server {
             self.ledger.hit("repeated event");
         }
         if !first {
-            return;
+            return false;
         }
         match (entry.what, log.call) {
             (What::Message(mark), Some(key)) => {
@@ -164,6 +175,86 @@ impl Server {
             }),
             _ => {}
         }
+        true
+    }
+
+    /// The reader closed the connection: what was still on its way to it has not left.
+    fn lost_under_way(
+        &self,
+        session: &Session,
+        log: &Log,
+        ticket: &Ticket<'_>,
+        under_way: UnderWay,
+    ) {
+        let [proxy, _] = self.plan.upstream_wire;
+        let mut travel = 2 * proxy.latency;
+        if !proxy.pace.is_zero() {
+            travel += Duration::from_secs(2);
+        }
+        if travel.is_zero() {
+            return;
+        }
+        let since = self.ledger.now().saturating_sub(travel);
+        let ids = |sent: &Sent| sent.entry.id.is_some();
+        let (arrived, lost): (Vec<_>, Vec<_>) =
+            under_way.0.into_iter().partition(|sent| sent.at < since);
+        for sent in &lost {
+            ticket.update(|fate| {
+                if let Fate::Stream(stream) = fate {
+                    stream.answered &= sent.entry.what != What::Response;
+                    stream.ids = arrived.iter().any(ids);
+                    stream.new_ids = arrived.iter().any(|sent| sent.first && ids(sent));
+                }
+            });
+            if !sent.first {
+                continue;
+            }
+            log.unsent(sent.position);
+            match (sent.entry.what, log.call) {
+                (What::Message(mark), Some(key)) => {
+                    self.ledger
+                        .call(key, |call| call.sent_whole.retain(|one| *one != mark));
+                }
+                (What::Notice(number), _) => self.ledger.with(|facts| {
+                    let facts = facts.sessions.entry(session.name.clone()).or_default();
+                    facts.notices_sent.retain(|one| *one != number);
+                }),
+                _ => {}
+            }
+            ticket.update(|fate| {
+                if let Fate::Stream(stream) = fate
+                    && sent.entry.what != What::Priming
+                {
+                    stream.new_messages = stream.new_messages.saturating_sub(1);
+                }
+            });
+        }
+    }
+}
+
+/// What a connection has carried, to tell what was on its way when it ended.
+#[derive(Default)]
+struct UnderWay(Vec<Sent>);
+
+struct Sent {
+    at: Duration,
+    position: usize,
+    entry: Entry,
+    first: bool,
+}
+
+impl UnderWay {
+    fn put(&mut self, at: Duration, position: usize, entry: &Entry, first: bool) {
+        let entry = Entry {
+            payload: String::new(),
+            ..entry.clone()
+        };
+        self.0.push(Sent {
+            at,
+            position,
+            entry,
+            first,
+        });
     }
 }
 

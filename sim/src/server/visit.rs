@@ -25,7 +25,8 @@ impl<'a> Ticket<'a> {
         session: &str,
         cursor: Option<&str>,
     ) -> Self {
-        let visit = Visit {
+        let mut visit = Visit {
+            order: 0,
             at: ledger.now(),
             session: session.to_owned(),
             cursor: cursor.map(str::to_owned),
@@ -33,6 +34,8 @@ impl<'a> Ticket<'a> {
             until: ledger.now(),
         };
         let index = ledger.with(|facts| {
+            facts.visits += 1;
+            visit.order = facts.visits;
             let visits = visits(facts, &place);
             visits.push(visit);
             visits.len() - 1
