@@ -58,6 +58,8 @@ tables! {
     pin: 2,
     /// The same, where it is a modern one.
     pin_modern: 2,
+    /// A server that is a command.
+    stdio: 19,
     /// More sessions than there may be.
     max_sessions: 1,
 }

@@ -11,7 +11,7 @@ use crate::table::{Exchange, Expected, Row, Table};
 pub async fn table(table: &Table) -> usize {
     let mut stages = Vec::new();
     for mode in MODES {
-        stages.push(Stage::start(mode, &table.options).await);
+        stages.push(Stage::start(mode, table).await);
     }
     let mut failures = Vec::new();
     for row in &table.rows {
@@ -40,8 +40,12 @@ pub async fn table(table: &Table) -> usize {
 struct Stage {
     mode: &'static str,
     proxy: Proxy,
-    upstream: Upstream,
+    /// None where it is a command.
+    upstream: Option<Upstream>,
 }
+
+/// The command.
+const STDIO: &str = include_str!("../stdio_upstream/server.sh");
 
 /// All bytes that a row brought to either side, without what differs between any two runs.
 #[derive(Debug, Default)]
@@ -53,10 +57,16 @@ struct Shown {
 }
 
 impl Stage {
-    async fn start(mode: &'static str, options: &[String]) -> Self {
-        let upstream = Upstream::start(server::answer).await;
-        let options: Vec<_> = options.iter().map(String::as_str).collect();
-        let proxy = Proxy::start(mode, &options, &[&upstream.url()]).await;
+    async fn start(mode: &'static str, table: &Table) -> Self {
+        let options: Vec<_> = table.options.iter().map(String::as_str).collect();
+        let (proxy, upstream) = if table.stdio {
+            let command = ["--", "sh", "-c", STDIO];
+            (Proxy::start(mode, &options, &command).await, None)
+        } else {
+            let upstream = Upstream::start(server::answer).await;
+            let proxy = Proxy::start(mode, &options, &[&upstream.url()]).await;
+            (proxy, Some(upstream))
+        };
         Self {
             mode,
             proxy,
@@ -72,13 +82,13 @@ impl Stage {
         };
         let mut client = Client::connect(self.proxy.address).await;
         for exchange in &row.exchanges {
-            let before = self.upstream.seen().len();
+            let before = self.asked().len();
             client.send(bytes(exchange, session.as_ref())).await;
             let response = self.response(&mut client, exchange).await;
             let named = self.without_names(&response, session.as_ref());
             shown.client.push(format!("{}{}", named.head, named.body));
             let asked = || {
-                let mut asked = self.upstream.seen().split_off(before);
+                let mut asked = self.asked().split_off(before);
                 // The end of a refused session reaches the server when it does.
                 asked.retain(|request| request.method != "DELETE" || exchange.method == "DELETE");
                 asked
@@ -110,9 +120,20 @@ impl Stage {
         shown
     }
 
+    /// What the server was asked so far.
+    fn asked(&self) -> Vec<Request> {
+        self.upstream
+            .as_ref()
+            .map(Upstream::seen)
+            .unwrap_or_default()
+    }
+
     /// A session whose server has seen the whole handshake.
     async fn session(&self, version: &str) -> Session {
-        let initialized = || self.upstream.calls("notifications/initialized").len();
+        let Some(upstream) = &self.upstream else {
+            return Session::open(self.proxy.address, version).await;
+        };
+        let initialized = || upstream.calls("notifications/initialized").len();
         let before = initialized();
         let session = Session::open(self.proxy.address, version).await;
         until("the server sees the handshake", || initialized() > before).await;
@@ -137,10 +158,11 @@ impl Stage {
 
     /// Session ids, ports and dates replaced by words.
     fn without_names(&self, response: &Response, session: Option<&Session>) -> Response {
-        let mut names = vec![
-            (self.proxy.address.port().to_string(), "<port>"),
-            (self.upstream.address.port().to_string(), "<server's port>"),
-        ];
+        let mut names = vec![(self.proxy.address.port().to_string(), "<port>")];
+        names.extend(self.upstream.as_ref().map(|upstream| {
+            let port = upstream.address.port().to_string();
+            (port, "<server's port>")
+        }));
         names.extend(session.map(|session| (session.id.clone(), "<session>")));
         names.extend(
             response

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! options: --max-sessions 1        before the first row: what both proxies are started with
+//! server: stdio                    ... and that the server is a command, of which nothing is seen
 //!
 //! == a name                        a row begins; its requests share one connection
 //! session 2025-06-18               a handshake, on a connection of its own; $session is its id
@@ -30,6 +31,8 @@
 #[derive(Debug, Default)]
 pub struct Table {
     pub options: Vec<String>,
+    /// Whether the server is a command, not a URL.
+    pub stdio: bool,
     pub rows: Vec<Row>,
 }
 
@@ -72,6 +75,8 @@ pub fn parse(text: &str) -> Table {
     for line in text.lines().map(str::trim_end) {
         if let Some(options) = line.strip_prefix("options: ") {
             table.options = options.split(' ').map(str::to_owned).collect();
+        } else if line == "server: stdio" {
+            table.stdio = true;
         } else if let Some(name) = line.strip_prefix("== ") {
             table.rows.push(Row {
                 name: name.to_owned(),

@@ -6,7 +6,7 @@ while read -r line; do
   id=$(member id)
   case $line in
     *'"method":"initialize"'*)
-      result "$id" '{"protocolVersion":"2025-06-18","capabilities":{},"serverInfo":{"name":"sh","version":"1"}}' ;;
+      result "$id" "{\"protocolVersion\":$(member protocolVersion),\"capabilities\":{},\"serverInfo\":{\"name\":\"sh\",\"version\":\"1\"}}" ;;
     *'"method":"server/discover"'*)
       case $MODERN in
         yes) result "$id" '{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}' ;;
@@ -27,6 +27,8 @@ while read -r line; do
       result "$id" '{}'
       notify notifications/tools/list_changed '{}' ;;
     *'"method":"x/long"'*) printf '{"result":{"text":"%5000s"},"jsonrpc":"2.0","id":%s}\n' '' "$id" ;;
+    *'"method":"x/deny"'*) printf '{"jsonrpc":"2.0","id":%s,"error":{"code":-32000,"message":"no"}}\n' "$id" ;;
+    *'"method":"x/slow"'*) sleep 1.5; result "$id" '{}' ;;
     *'"method":"x/batch"'*) printf '[%s,%s]\n' "$(notify x/y '{}')" "$(result "$id" '{}')" ;;
     *'"method":"x/mute"'*) exec >&-; sleep 300 ;;
     *'"method":"x/deaf"'*) echo "deaf" >&2; exec <&-; sleep 300 ;;
