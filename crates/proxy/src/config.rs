@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shadowcat_mcp::version::VersionPolicy;
+use shadowcat_sse::reconnect::Policy;
 
 /// What an upstream's lost session means for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,23 +42,11 @@ pub struct Config {
     pub client_retry: Duration,
     /// Whether the client's credentials go to the upstream.
     pub forward_auth: bool,
-    /// First delay, cap and jitter factor between two attempts to get a lost session back.
-    pub heal_backoff: HealBackoff,
+    /// How a lost session comes back: the same delays and the same number of attempts as for a
+    /// stream.
+    pub reconnect: Policy,
     /// Largest message, either direction, in bytes.
     pub max_message_size: usize,
-}
-
-/// The delays between attempts to get a lost session back.
-#[derive(Debug, Clone, Copy)]
-pub struct HealBackoff {
-    /// The first delay.
-    pub initial: Duration,
-    /// The cap.
-    pub max: Duration,
-    /// Added on top: `random(0, delay * jitter)`.
-    pub jitter: f64,
-    /// Attempts before the stream of attempts slows to one a minute.
-    pub attempts: u32,
 }
 
 impl Default for Config {
@@ -74,12 +63,7 @@ impl Default for Config {
             keep_alive: Duration::from_secs(10),
             client_retry: Duration::from_secs(1),
             forward_auth: false,
-            heal_backoff: HealBackoff {
-                initial: Duration::from_secs(1),
-                max: Duration::from_secs(30),
-                jitter: 0.3,
-                attempts: 10,
-            },
+            reconnect: Policy::default(),
             max_message_size: 16 * 1024 * 1024,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Uri};
 use shadowcat_mcp::origin::Access;
 use shadowcat_mcp::version::VersionPolicy;
-use shadowcat_proxy::config::{Config, HealBackoff, OnSessionLoss};
+use shadowcat_proxy::config::{Config, OnSessionLoss};
 use shadowcat_proxy::entropy::OsEntropy;
 use shadowcat_proxy::session::Shared;
 use shadowcat_store::Limits;
@@ -97,12 +97,7 @@ fn config(options: &ProxyOptions) -> Config {
         max_sessions: limits.max_sessions,
         session_ttl: limits.session_ttl,
         forward_auth: access.forward_auth,
-        heal_backoff: HealBackoff {
-            initial: retry.retry_initial,
-            max: retry.retry_max,
-            jitter: retry.retry_jitter,
-            attempts: retry.retry_max_attempts,
-        },
+        reconnect: reconnect(retry),
         max_message_size: limits.max_message_size,
         ..Config::default()
     }
@@ -169,12 +164,13 @@ pub(crate) fn stdio_upstream(
             complaint: child::COMPLAINT,
         },
         max_children: options.limits.max_children,
+        reconnect: reconnect(&options.retry),
         max_message_size: options.limits.max_message_size,
     };
     StdioUpstream::new(config, metrics)
 }
 
-/// How broken streams come back.
+/// How broken streams, lost sessions and crashed children come back.
 pub(crate) fn reconnect(retry: &RetryOptions) -> Policy {
     Policy {
         initial: retry.retry_initial,

@@ -8,7 +8,8 @@
 //! One task replaces the leg, whoever noticed the loss, and whether or not they still wait; who
 //! wants to use the leg waits in [`Session::usable_leg`]. Losses in a row without anything
 //! productive between them are spaced out, and after too many the server is only probed, while
-//! every request is answered with an error.
+//! every request is answered with an error. How long each wait is and how many are too many is for
+//! the reconnection policy to say, as for a stream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use shadowcat_mcp::handshake::InitializeResult;
 use shadowcat_mcp::inspect;
 use shadowcat_mcp::message::{Kind, Message};
 use shadowcat_mcp::version::{Era, ProtocolVersion};
+use shadowcat_sse::reconnect::backoff;
 use shadowcat_transport::metrics::Reason;
 use shadowcat_transport::upstream::{Item, Leg, Reply, RequestContext, SendContext};
 use tokio::time::Instant;
@@ -32,8 +34,6 @@ use crate::config::OnSessionLoss;
 
 /// How long the handshake of a replacement may take.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(30);
-/// Distance of the probes of a server that was given up, spread by a fifth to either side.
-const PROBE_DISTANCE: Duration = Duration::from_secs(60);
 /// Messages of a new upstream session that wait until it is in use.
 const MAX_EARLY: usize = 256;
 
@@ -99,7 +99,7 @@ impl Session {
                 return;
             }
             // What is not temporary does not change by itself.
-            let attempts = self.shared.config.heal_backoff.attempts;
+            let attempts = self.shared.config.reconnect.max_attempts;
             failures = match fault.is_temporary() {
                 true => failures + 1,
                 false => (failures + 1).max(attempts),
@@ -133,13 +133,15 @@ impl Session {
 
     /// Says when the next attempt is due.
     fn schedule(&self, failures: u32, last: Fault) {
-        let backoff = self.shared.config.heal_backoff;
+        let policy = &self.shared.config.reconnect;
         let now = Instant::now();
-        let fraction = self.shared.entropy.fraction();
-        let asked = last.retry_after.unwrap_or(Duration::ZERO);
-        if failures >= backoff.attempts {
+        let draw = self.shared.entropy.fraction();
+        let asked = last.retry_after.map_or(Duration::ZERO, |hint| {
+            backoff::asked(policy, hint, self.shared.entropy.fraction())
+        });
+        if policy.is_exhausted(failures) {
             self.shared.metrics.given_up.inc();
-            let delay = PROBE_DISTANCE.mul_f64(0.8 + 0.4 * fraction).max(asked);
+            let delay = backoff::probe(draw).max(asked);
             warn!(
                 failures,
                 ?delay,
@@ -152,9 +154,7 @@ impl Session {
             });
             return;
         }
-        let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
-        let delay = backoff.initial.saturating_mul(doubled).min(backoff.max);
-        let delay = (delay + delay.mul_f64(backoff.jitter * fraction)).max(asked);
+        let delay = backoff::delay(policy, failures, None, draw).max(asked);
         info!(failures, ?delay, "will try to restore the upstream session");
         self.set_health(Health::Healing {
             next: now + delay,
@@ -174,7 +174,8 @@ impl Session {
             () = self.hurry.notified() => {}
         }
         // While a process is only probed, everything else is answered at once.
-        if failures < self.shared.config.heal_backoff.attempts || self.has_response_heads() {
+        let given_up = self.shared.config.reconnect.is_exhausted(failures);
+        if !given_up || self.has_response_heads() {
             let next = Instant::now();
             self.set_health(Health::Healing { next, last });
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use shadowcat_mcp::fault::{Executed, Fault, Side};
 use shadowcat_mcp::version::ProtocolVersion;
+use shadowcat_sse::reconnect::policy::PRODUCTIVE_AFTER;
 use shadowcat_transport::upstream::Leg;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -14,8 +15,6 @@ use super::Session;
 
 /// How far off the next attempt to replace a leg may be for a request to wait for it.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A leg that was up for so long was productive, whatever it brought.
-const PRODUCTIVE: Duration = Duration::from_secs(30);
 /// Distance of the attempts that requests ask for once a server was given up.
 const ASKED_DISTANCE: Duration = Duration::from_secs(1);
 
@@ -148,7 +147,7 @@ impl Session {
             return None;
         }
         let productive = self.productive.load(Ordering::Relaxed);
-        if productive || link.since.elapsed() >= PRODUCTIVE {
+        if productive || link.since.elapsed() >= PRODUCTIVE_AFTER {
             link.failures = 0;
         } else {
             link.failures += 1;

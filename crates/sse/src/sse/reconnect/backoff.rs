@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::policy::{MAX_RETRY_JITTER, Policy};
+use super::policy::{MAX_RETRY_JITTER, PROBE_EVERY, PROBE_SPREAD, Policy};
 
 /// A uniform random number in `[0, 1)`, drawn outside or from a [`Draws`].
 pub type Draw = f64;
@@ -74,8 +74,24 @@ pub fn delay(policy: &Policy, n: u32, retry: Option<Duration>, draw: Draw) -> Du
     }
 }
 
+/// The wait that a server asked for with `Retry-After`, clamped, and spread as after a productive
+/// connection.
+#[must_use]
+pub fn asked(policy: &Policy, hint: Duration, draw: Draw) -> Duration {
+    let spread = scaled(policy.initial, policy.jitter * draw);
+    policy.clamp_hint(hint).saturating_add(spread)
+}
+
+/// The wait before the next look at what was given up: [`PROBE_EVERY`], spread by [`PROBE_SPREAD`]
+/// to either side.
+#[must_use]
+pub fn probe(draw: Draw) -> Duration {
+    scaled(PROBE_EVERY, 1.0 - PROBE_SPREAD + 2.0 * PROBE_SPREAD * draw)
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::policy::MIN_HINT;
     use super::*;
     use proptest::prelude::*;
 
@@ -135,6 +151,21 @@ mod tests {
             ..Policy::default()
         };
         assert_eq!(delay(&negative, 1, None, 0.9), SECOND);
+    }
+
+    #[test]
+    fn what_a_server_asks_for_is_clamped_and_spread() {
+        let policy = Policy::default();
+        assert_eq!(asked(&policy, SECOND * 7, 0.5), Duration::from_millis(7150));
+        assert_eq!(asked(&policy, Duration::MAX, 0.0), policy.hint_max);
+        assert_eq!(asked(&policy, Duration::ZERO, 0.0), MIN_HINT);
+    }
+
+    #[test]
+    fn probes_are_a_minute_apart_give_or_take_a_fifth() {
+        assert_eq!(probe(0.0), SECOND * 48);
+        assert_eq!(probe(0.5), SECOND * 60);
+        assert!(probe(0.999) < SECOND * 72);
     }
 
     /// A chi-square test of the jitter over ten bins; 27.9 is the 0.1 % point at nine degrees.

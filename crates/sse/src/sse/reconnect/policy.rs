@@ -77,6 +77,13 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// Whether so many unproductive connections in a row are the last before a stream is given up
+    /// or parked.
+    #[must_use]
+    pub fn is_exhausted(&self, unproductive: u32) -> bool {
+        unproductive >= self.max_attempts
+    }
+
     /// A server's hint within the bounds that we keep: at least [`MIN_HINT`], at most
     /// [`hint_max`](Self::hint_max).
     #[must_use]

@@ -34,7 +34,7 @@ pub(crate) async fn send<O: Opener>(
             Some(Decision::Return { floor, hint: None }) if repeatable => floor,
             _ => return Err(fault),
         };
-        if attempt >= policy.max_attempts {
+        if policy.is_exhausted(attempt) {
             return Err(fault);
         }
         debug!(%fault, attempt, "a response was not accepted, sending it again");

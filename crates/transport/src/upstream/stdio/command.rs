@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use shadowcat_sse::reconnect::Policy;
+
 /// A command that speaks MCP on its pipes, and the bounds of its processes.
 #[derive(Clone)]
 pub struct StdioConfig {
@@ -19,6 +21,8 @@ pub struct StdioConfig {
     pub launcher: Launcher,
     /// Processes that may run at once.
     pub max_children: usize,
+    /// How many crashes in a row are too many; the rest is for streams.
+    pub reconnect: Policy,
     /// Largest message, in bytes.
     pub max_message_size: usize,
 }
@@ -157,6 +161,7 @@ mod tests {
             directory: None,
             launcher: Launcher::default(),
             max_children: 1,
+            reconnect: Policy::default(),
             max_message_size: 1000,
         }
     }

@@ -1,24 +1,21 @@
 //! When a command that keeps crashing is started again.
 //!
-//! A process that ends by itself before it sent a single message has crashed unproductively. After
-//! [`LIMIT`] of those in a row, over all sessions, starts are refused but for one each
-//! [`PROBE_PERIOD`] (resilience, section 2, "Child"). Delays between single restarts are the
-//! pipeline's.
+//! A process that ends by itself before it sent a single message, and soon, has crashed
+//! unproductively. When so many of those in a row, over all sessions, have used up the attempts of
+//! the reconnection [`Policy`], starts are refused but for one each [`PROBE_EVERY`] (resilience,
+//! section 2, "Child"). Delays between single restarts are the pipeline's.
 
 use std::time::Duration;
 
+use shadowcat_sse::reconnect::Policy;
+use shadowcat_sse::reconnect::policy::{PROBE_EVERY, PRODUCTIVE_AFTER};
 use tokio::time::Instant;
 
-/// Unproductive crashes in a row before starts are refused.
-const LIMIT: u32 = 10;
-/// How often the start is tried then.
-const PROBE_PERIOD: Duration = Duration::from_secs(60);
-/// A process that lived so long was not unproductive, even in silence.
-const STABLE: Duration = Duration::from_secs(30);
-
 /// See the [module](self).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Crashes {
+    /// Unproductive crashes in a row before starts are refused.
+    limit: u32,
     in_a_row: u32,
     /// No start before this, once there were too many crashes.
     next_start: Option<Instant>,
@@ -27,6 +24,17 @@ pub(super) struct Crashes {
 }
 
 impl Crashes {
+    /// No crashes yet; how many are too many is for `policy` to say.
+    pub(super) fn new(policy: &Policy) -> Self {
+        Self {
+            // Without a crash a command is never refused.
+            limit: policy.max_attempts.max(1),
+            in_a_row: 0,
+            next_start: None,
+            unreplaced: 0,
+        }
+    }
+
     /// A process is to be started. Says whether it replaces one that crashed.
     ///
     /// # Errors
@@ -35,9 +43,9 @@ impl Crashes {
         if let Some(wait) = self.parked(now) {
             return Err(wait);
         }
-        if self.in_a_row >= LIMIT {
+        if self.in_a_row >= self.limit {
             // The one start of this period.
-            self.next_start = Some(now + PROBE_PERIOD);
+            self.next_start = Some(now + PROBE_EVERY);
         }
         let replaces = self.unreplaced > 0;
         self.unreplaced -= u32::from(replaces);
@@ -61,15 +69,15 @@ impl Crashes {
     /// command is given up with this.
     pub(super) fn crashed(&mut self, now: Instant, lived: Duration, productive: bool) -> bool {
         self.unreplaced = self.unreplaced.saturating_add(1);
-        if productive || lived >= STABLE {
+        if productive || lived >= PRODUCTIVE_AFTER {
             self.productive();
             return false;
         }
         self.in_a_row = self.in_a_row.saturating_add(1);
-        if self.in_a_row >= LIMIT {
-            self.next_start.get_or_insert(now + PROBE_PERIOD);
+        if self.in_a_row >= self.limit {
+            self.next_start.get_or_insert(now + PROBE_EVERY);
         }
-        self.in_a_row == LIMIT
+        self.in_a_row == self.limit
     }
 }
 
@@ -77,28 +85,31 @@ impl Crashes {
 mod tests {
     use super::*;
 
+    /// The attempts of the default policy.
+    const LIMIT: u32 = 10;
+
     const MOMENT: Duration = Duration::from_millis(5);
 
     #[test]
     fn after_ten_crashes_in_a_row_one_start_a_minute_is_let_through() {
-        let mut crashes = Crashes::default();
+        let mut crashes = Crashes::new(&Policy::default());
         let mut now = Instant::now();
         for n in 1..=LIMIT {
             assert_eq!(crashes.start(now), Ok(n > 1));
             assert_eq!(crashes.crashed(now, MOMENT, false), n == LIMIT);
         }
         for _ in 0..3 {
-            assert_eq!(crashes.start(now), Err(PROBE_PERIOD));
-            now += PROBE_PERIOD / 2;
-            assert_eq!(crashes.parked(now), Some(PROBE_PERIOD / 2));
-            now += PROBE_PERIOD / 2;
+            assert_eq!(crashes.start(now), Err(PROBE_EVERY));
+            now += PROBE_EVERY / 2;
+            assert_eq!(crashes.parked(now), Some(PROBE_EVERY / 2));
+            now += PROBE_EVERY / 2;
             assert_eq!(crashes.parked(now), None);
             assert_eq!(crashes.start(now), Ok(true));
             // Others wait for what becomes of it.
-            assert_eq!(crashes.start(now), Err(PROBE_PERIOD));
+            assert_eq!(crashes.start(now), Err(PROBE_EVERY));
             assert!(!crashes.crashed(now, MOMENT, false));
         }
-        now += PROBE_PERIOD;
+        now += PROBE_EVERY;
         assert_eq!(crashes.start(now), Ok(true));
         crashes.productive();
         assert_eq!(crashes.start(now), Ok(false));
@@ -106,12 +117,12 @@ mod tests {
 
     #[test]
     fn only_crashes_without_a_message_soon_after_the_start_count() {
-        let mut crashes = Crashes::default();
+        let mut crashes = Crashes::new(&Policy::default());
         let now = Instant::now();
         for _ in 0..LIMIT {
             crashes.crashed(now, MOMENT, false);
             crashes.crashed(now, MOMENT, true);
-            crashes.crashed(now, STABLE, false);
+            crashes.crashed(now, PRODUCTIVE_AFTER, false);
         }
         assert_eq!(crashes.parked(now), None);
     }

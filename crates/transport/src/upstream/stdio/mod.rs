@@ -73,7 +73,7 @@ impl StdioUpstream {
                 name: config.display_name(),
                 room: Arc::new(Semaphore::new(config.max_children)),
                 ending: AtomicUsize::new(0),
-                crashes: Mutex::default(),
+                crashes: Mutex::new(Crashes::new(&config.reconnect)),
                 metrics,
                 config,
             }),

@@ -9,8 +9,7 @@ use super::super::cursor::Standing;
 use super::super::fault::{Executed, Fault, FaultKind};
 use super::super::origin::{Class, Origin, Slot};
 use super::super::policy::{
-    FREE_POLLS, MIN_INTERVAL, POST_DELAY, POST_DELAY_MAX, POST_PATIENCE, PROBE_EVERY, PROBE_SPREAD,
-    SETTLED, SLOW_POLL,
+    FREE_POLLS, MIN_INTERVAL, POST_DELAY, POST_DELAY_MAX, POST_PATIENCE, SETTLED, SLOW_POLL,
 };
 use super::connection::Connection;
 use super::state::{Cause, State};
@@ -266,7 +265,7 @@ impl Engine {
         hint: Option<Hint>,
     ) {
         let Mishap { now, cause, .. } = mishap;
-        if !parted.polled && self.unproductive >= self.policy.max_attempts {
+        if !parted.polled && self.policy.is_exhausted(self.unproductive) {
             self.counters.exhausted += 1;
             let kind = FaultKind::BudgetExhausted;
             return match self.kind.is_answer() {
@@ -276,12 +275,10 @@ impl Engine {
         }
         let mut wait = self.backoff(parted.polled).max(floor);
         if let Some(hint) = hint {
-            let asked = self.policy.clamp_hint(hint.wait);
             if hint.origin_wide {
-                origin.hold(now + asked);
+                origin.hold(now + self.policy.clamp_hint(hint.wait));
             }
-            let spread = scaled(self.policy.initial, self.policy.jitter * self.draws.draw());
-            wait = wait.max(asked.saturating_add(spread));
+            wait = wait.max(backoff::asked(&self.policy, hint.wait, self.draws.draw()));
         }
         if parted.polled && self.empty_polls > FREE_POLLS {
             wait = wait.max(SLOW_POLL);
@@ -357,8 +354,8 @@ impl Engine {
         if why == Parking::TooLarge {
             self.position.reset();
         }
-        let factor = 1.0 - PROBE_SPREAD + 2.0 * PROBE_SPREAD * self.draws.draw();
-        let probe_at = why.is_probed().then(|| now + scaled(PROBE_EVERY, factor));
+        let draw = self.draws.draw();
+        let probe_at = why.is_probed().then(|| now + backoff::probe(draw));
         self.probing = false;
         self.go(now, State::Parked { why, probe_at }, cause);
     }
