@@ -13,7 +13,9 @@ mod json;
 
 mod client_leg;
 mod continuity;
+mod endings;
 mod exchanges;
+mod giving_up;
 mod logs;
 mod modern;
 mod order;
