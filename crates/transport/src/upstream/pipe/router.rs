@@ -142,9 +142,6 @@ impl Router {
             match state.table.route(message) {
                 Route::Exchange { key, message, last } => {
                     let open = state.open.get(&key).map(|open| Arc::clone(&open.mailbox));
-                    if last {
-                        state.open.remove(&key);
-                    }
                     (key, open?, message, last)
                 }
                 Route::Standalone(message) => return self.wait_for_standalone(&mut state, message),
@@ -158,6 +155,11 @@ impl Router {
         };
         if self.room(&mailbox).await {
             mailbox.push(message, last);
+            // Not before: if this future is dropped while it waits, the pipe's end is all that can
+            // end the exchange.
+            if last {
+                self.0.state.lock().open.remove(&key);
+            }
         } else {
             self.give_up(key, &mailbox);
         }

@@ -102,6 +102,26 @@ async fn a_slow_exchange_stops_the_pipe_until_it_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_exchange_whose_response_found_no_room_ends_with_the_pipe() {
+    let (router, _) = router(Clients::One);
+    let mut exchange = router.begin(&request(1)).unwrap();
+    exchange.mark.set_written();
+    while timeout(NOW, router.deliver(log(10_000))).await.is_ok() {}
+    let waiting = timeout(NOW, router.deliver(response(1))).await;
+    assert!(waiting.is_err(), "it was dropped with the response");
+    router.end(died());
+    let fault = loop {
+        match timeout(NOW, exchange.incoming.next()).await.unwrap() {
+            Some(Ok(_)) => {}
+            Some(Err(fault)) => break fault,
+            None => panic!("it ended without an outcome"),
+        }
+    };
+    assert_eq!(fault.kind, FaultKind::ChildExited);
+    assert_eq!(fault.executed, Executed::Unknown);
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_goes_away_stops_nothing() {
     let (router, cancels) = router(Clients::One);
     let exchange = router.begin(&request(1)).unwrap();
