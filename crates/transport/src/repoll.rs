@@ -93,7 +93,8 @@ impl Rounds {
         self.shared.task.register(cx.waker());
         let mut inner = Context::from_waker(&self.waker);
         for _ in 0..polls {
-            self.shared.state.store(POLLING, Ordering::Release);
+            // A swap, not a store: it sees what was done before a wake that it takes away.
+            self.shared.state.swap(POLLING, Ordering::AcqRel);
             if let Poll::Ready(output) = poll(&mut inner) {
                 return Poll::Ready(output);
             }
