@@ -307,8 +307,4 @@ impl StdioService for StdioGateway {
             }
         })
     }
-
-    fn eof(self: Arc<Self>) -> BoxFuture<()> {
-        Box::pin(async move { self.drain(Duration::ZERO).await })
-    }
 }

@@ -66,8 +66,6 @@ pub trait StdioService: Send + Sync + 'static {
     /// One message of the client, in the order of arrival. Returns once the message has its place
     /// in the session's order; waiting here is what slows a client that floods.
     fn message(self: Arc<Self>, payload: Payload) -> BoxFuture<()>;
-    /// The client closed its end: cancel what is open, end the session with the server.
-    fn eof(self: Arc<Self>) -> BoxFuture<()>;
 }
 
 /// Where a stdio service writes: one message a line, one writer, bounded.

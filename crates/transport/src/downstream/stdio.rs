@@ -138,10 +138,6 @@ mod tests {
                     .push(message.method().map_or("-".into(), ToString::to_string));
             })
         }
-
-        fn eof(self: Arc<Self>) -> BoxFuture<()> {
-            Box::pin(async {})
-        }
     }
 
     async fn converse(input: &[u8], max_message_size: usize) -> (Vec<String>, Vec<String>) {
