@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use shadowcat_mcp::fault::{Executed, FaultKind};
+use shadowcat_mcp::message::Message;
 use shadowcat_transport::upstream::{Deadline, RequestContext};
 use tokio::time::Instant;
 
 use crate::server::{Answer, Server};
 use crate::support::*;
+
+fn notification() -> Message {
+    message(r#"{"jsonrpc":"2.0","method":"notifications/x"}"#)
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_connect_is_tried_again() {
@@ -136,7 +141,6 @@ async fn a_response_that_is_refused_for_good_is_not_sent_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_notification_is_sent_again_only_if_nothing_was_written() {
-    let notification = || message(r#"{"jsonrpc":"2.0","method":"notifications/x"}"#);
     let server = Server::new(|_, _| Answer::Reset);
     send(&fresh(&server), notification()).await.unwrap_err();
     assert_eq!(server.seen().len(), 1);
@@ -145,6 +149,30 @@ async fn a_notification_is_sent_again_only_if_nothing_was_written() {
     server.refuse(2);
     send(&fresh(&server), notification()).await.unwrap();
     assert_eq!((server.dials(), server.seen().len()), (3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_accepts_nothing_holds_up_a_message_for_half_a_minute() {
+    let patience = Duration::from_secs(30);
+    let server = Server::new(|_, _| Answer::Silence);
+    let started = Instant::now();
+    let leg = fresh(&server);
+    let outcome = tokio::time::timeout(2 * patience, send(&leg, notification()));
+    let refused = outcome.await.unwrap().unwrap_err();
+    assert_eq!(refused.kind, FaultKind::ConnectionLost);
+    assert_eq!(refused.executed, Executed::Unknown);
+    assert_eq!((started.elapsed(), server.seen().len()), (patience, 1));
+
+    let server = Server::new(|_, n| match n {
+        0 => Answer::Silence,
+        _ => status(202),
+    });
+    let started = Instant::now();
+    let leg = fresh(&server);
+    let outcome = tokio::time::timeout(2 * patience, send(&leg, message(result(1))));
+    outcome.await.unwrap().unwrap();
+    assert!(started.elapsed() > patience);
+    assert_eq!(server.seen().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

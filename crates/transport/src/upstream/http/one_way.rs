@@ -2,16 +2,22 @@
 //! (resilience 3, "sent once").
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shadowcat_mcp::fault::Fault;
 use shadowcat_sse::reconnect::backoff::{self, Draws};
-use shadowcat_sse::reconnect::{Decision, Facts, Kind, Leg, Trouble, classify};
+use shadowcat_sse::reconnect::{Decision, Facts, Kind, Leg, Opening, Trouble, classify};
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::Shared;
-use super::driver::{Answered, Driver, Opener};
-use crate::upstream::Deadline;
-use crate::upstream::Reply;
+use super::client::Connected;
+use super::driver::{Answered, Driver, Failure, Opened, Opener};
+use crate::upstream::{BoxFuture, Deadline, Reply};
+
+/// How long one attempt may take, from the connect to the status that accepts the message. Others
+/// wait behind it: all requests of a session behind its `notifications/initialized`.
+const ACCEPTANCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Sends a message by the attempts that `opener` makes; `repeatable`: a response.
 pub(crate) async fn send<O: Opener>(
@@ -23,7 +29,7 @@ pub(crate) async fn send<O: Opener>(
     let mut draws = Draws::new((shared.random)());
     let mut attempt = 0;
     loop {
-        let (fault, trouble) = match tried(shared, opener(), Deadline::default()).await {
+        let (fault, trouble) = match tried(shared, InTime(opener()), Deadline::default()).await {
             Ok(_) => return Ok(()),
             Err(failed) => failed,
         };
@@ -40,6 +46,22 @@ pub(crate) async fn send<O: Opener>(
         debug!(%fault, attempt, "a response was not accepted, sending it again");
         let delay = backoff::delay(policy, attempt, None, draws.draw());
         tokio::time::sleep(delay.max(floor)).await;
+    }
+}
+
+/// Attempts that fail when the server has not accepted the message in time.
+struct InTime<O>(O);
+
+impl<O: Opener> Opener for InTime<O> {
+    fn open(&mut self, opening: Opening, connected: Connected) -> BoxFuture<Opened> {
+        let attempt = timeout(ACCEPTANCE_TIMEOUT, self.0.open(opening, connected));
+        Box::pin(async move {
+            attempt.await.unwrap_or_else(|_| {
+                let patience = ACCEPTANCE_TIMEOUT.as_secs();
+                let why = format!("the server did not accept the message within {patience} s");
+                Opened::Failed(Failure::new(Trouble::NoHead, why))
+            })
+        })
     }
 }
 
