@@ -81,6 +81,7 @@ impl StdioGateway {
 
     /// Waits until nothing is in flight, at most for `patience`, then ends the session.
     pub async fn drain(&self, patience: Duration) {
+        self.shared.draining.cancel();
         self.answers.close();
         let _ = tokio::time::timeout(patience, self.answers.wait()).await;
         let (legacy, modern) = {

@@ -55,6 +55,7 @@ impl HttpGateway {
 
     /// Waits until nothing is in flight, at most for `patience`, then ends all sessions.
     pub async fn drain(&self, patience: Duration) {
+        self.shared.draining.cancel();
         let deadline = Instant::now() + patience;
         while self.registry.exchanges() + self.modern.exchanges() > 0 && Instant::now() < deadline {
             tokio::time::sleep(DRAIN_LOOK).await;

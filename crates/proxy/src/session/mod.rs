@@ -61,6 +61,8 @@ pub struct Shared {
     pub(crate) era: EraOfUpstream,
     /// Which arguments of its tools are headers, too.
     pub(crate) tool_params: ToolParams,
+    /// Cancelled when the process is about to end and only waits for what somebody waits for.
+    pub(crate) draining: CancellationToken,
 }
 
 impl Shared {
@@ -81,6 +83,7 @@ impl Shared {
             entropy,
             era: EraOfUpstream::default(),
             tool_params: ToolParams::default(),
+            draining: CancellationToken::new(),
         })
     }
 }

@@ -11,7 +11,7 @@ use shadowcat_store::Limits;
 use shadowcat_transport::downstream::{LineSink, SinkClosed, StdioService};
 use shadowcat_transport::upstream::BoxFuture;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::shared;
 use crate::fake::{Call, FakeServer, Feeder, Habits, MODERN, fault, session_lost};
@@ -187,6 +187,20 @@ async fn a_cancelled_request_is_silent() {
         "notifications/cancelled"
     );
     assert!(stdio.is_silent().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_request_does_not_hold_up_the_end() {
+    let (stdio, _standalone) = Stdio::initialized(Habits::default(), Config::default()).await;
+    stdio.send(CALL).await;
+    let _request = stdio.server.request().await.stream(false);
+    stdio
+        .send(r#"{"method":"notifications/cancelled","params":{"requestId":1}}"#)
+        .await;
+    let _cancel = stdio.server.sent().await;
+    let begun = Instant::now();
+    stdio.gateway.drain(Duration::from_secs(10)).await;
+    assert!(begun.elapsed() < Duration::from_secs(1));
 }
 
 #[tokio::test(start_paused = true)]

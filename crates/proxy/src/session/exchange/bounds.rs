@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::super::Session;
 use super::super::flight::Flight;
 
-/// How long the upstream may still answer a request that the client has cancelled.
+/// How long the upstream may still answer a request that the client has cancelled; a drain does not
+/// wait for it.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
 /// What an exchange may wait for, and how long.
@@ -40,7 +41,10 @@ impl Bounds {
         let cancelled = async {
             let at = self.flight.cancelled().await;
             if self.session.era() == Era::Legacy {
-                tokio::time::sleep_until(at + CANCEL_GRACE).await;
+                tokio::select! {
+                    () = tokio::time::sleep_until(at + CANCEL_GRACE) => {}
+                    () = self.session.shared.draining.cancelled() => {}
+                }
             }
         };
         tokio::select! {

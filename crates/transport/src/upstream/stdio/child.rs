@@ -37,9 +37,11 @@ const LAST_WORDS: Duration = Duration::from_millis(400);
 const REST: Duration = Duration::from_millis(250);
 /// How long a process that is to end may take nothing of what still waits for it.
 const FINISH_PATIENCE: Duration = Duration::from_millis(500);
-/// How long a group may take to end after its stdin was closed, after SIGTERM, and after SIGKILL.
+/// How long a group may take to end after its stdin was closed, after SIGTERM, and after SIGKILL. The
+/// first is less than the 2 s after which the official SDKs' clients send SIGTERM to what they
+/// started, which may be us.
 const GRACE: [(Option<Ask>, Duration); 3] = [
-    (None, Duration::from_secs(2)),
+    (None, Duration::from_millis(1500)),
     (Some(Ask::Terminate), Duration::from_secs(2)),
     (Some(Ask::Kill), Duration::from_secs(1)),
 ];
