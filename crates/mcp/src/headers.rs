@@ -299,6 +299,20 @@ pub fn to_upstream(headers: &HeaderMap, era: Era, forward_auth: bool) -> HeaderM
     })
 }
 
+/// The same fields in memory of their own. As they arrive they are pieces of the buffer that they
+/// were read into; what is kept for long must not keep that buffer.
+#[must_use]
+pub fn detached(headers: &HeaderMap) -> HeaderMap {
+    let mut own = headers.clone();
+    for value in own.values_mut() {
+        if let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) {
+            copy.set_sensitive(value.is_sensitive());
+            *value = copy;
+        }
+    }
+    own
+}
+
 /// The server's header fields that go to the client.
 #[must_use]
 pub fn to_client(headers: &HeaderMap, forward_auth: bool) -> HeaderMap {

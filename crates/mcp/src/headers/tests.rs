@@ -2,6 +2,19 @@ use proptest::prelude::*;
 
 use super::*;
 
+#[test]
+fn detached_fields_are_the_same_fields() {
+    let mut headers = HeaderMap::new();
+    headers.append("x-tag", HeaderValue::from_static("one"));
+    headers.append("x-tag", HeaderValue::from_bytes(b"tw\xf6").unwrap());
+    let mut secret = HeaderValue::from_static("Bearer s3cret");
+    secret.set_sensitive(true);
+    headers.insert(http::header::AUTHORIZATION, secret);
+    let own = detached(&headers);
+    assert_eq!(own, headers);
+    assert!(own[http::header::AUTHORIZATION].is_sensitive());
+}
+
 fn with(name: &'static str, values: &[&'static str]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for value in values {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use shadowcat_mcp::build;
 use shadowcat_mcp::handshake::{InitializeResult, Offer};
+use shadowcat_mcp::headers::detached;
 use shadowcat_mcp::inspect;
 use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::method::Method;
@@ -68,7 +69,7 @@ impl Session {
         self.version.lock().request(offer.version())?;
         let mut handshake = self.handshake.lock();
         handshake.initialize = Some(initialize.detached());
-        handshake.headers = headers.clone();
+        handshake.headers = detached(headers);
         Ok(())
     }
 
@@ -78,7 +79,7 @@ impl Session {
         if self.shared.config.forward_auth {
             let mut handshake = self.handshake.lock();
             if handshake.headers != *headers {
-                handshake.headers = headers.clone();
+                handshake.headers = detached(headers);
             }
         }
     }

@@ -222,7 +222,7 @@ impl Session {
             if let Some(value) = extra.get(&name)
                 && self.credentials.read().get(&name) != Some(value)
             {
-                self.credentials.write().insert(name, value.clone());
+                self.credentials.write().insert(name, sensitive(value));
             }
         }
     }

@@ -177,7 +177,7 @@ impl Driver {
     /// Waits until it is known what the first attempt to open the stream came to; false if the
     /// stream is not to be had in this session.
     pub(crate) async fn settled(&mut self) -> bool {
-        poll_fn(|cx| {
+        let settled = poll_fn(|cx| {
             let standing = self.poll_standing(cx);
             match (standing, self.engine.state()) {
                 (Poll::Ready(Standing::Parked), _) => Poll::Ready(false),
@@ -187,7 +187,11 @@ impl Driver {
                 _ => Poll::Pending,
             }
         })
-        .await
+        .await;
+        // Nobody wants the head of a stream, and it is a piece of the buffer it was read into.
+        self.answered
+            .take_if(|answered| matches!(answered, Answered::Stream(_)));
+        settled
     }
 
     /// The next event; commits the one before it.
