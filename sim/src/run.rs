@@ -126,6 +126,7 @@ pub(crate) async fn scenario(plan: &Arc<Plan>, ledger: &Arc<Ledger>) -> Report {
     if tokio::time::timeout(CAP, calls).await.is_err() {
         ledger.violation("the clients' calls did not end");
     }
+    server.calm_down();
     tokio::time::sleep(SETTLE).await;
     server.notice_all();
     tokio::time::sleep(SETTLE).await;

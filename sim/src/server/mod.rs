@@ -180,6 +180,11 @@ impl Server {
         session.gone.cancel();
     }
 
+    /// Nothing more goes wrong with requests that are still to come.
+    pub(crate) fn calm_down(&self) {
+        self.state.lock().faults.clear();
+    }
+
     /// One more notification on the standalone stream of every session.
     pub(crate) fn notice_all(&self) {
         let sessions: Vec<_> = self.state.lock().sessions.values().cloned().collect();

@@ -37,6 +37,8 @@ struct Writer<'a> {
     cut: Option<(How, u32, Spot)>,
     /// Events so far; the head is event 0.
     count: u32,
+    /// The reader closed the connection.
+    left_by_reader: bool,
 }
 
 impl Server {
@@ -60,6 +62,7 @@ impl Server {
             ticket,
             cut,
             count: 0,
+            left_by_reader: false,
         };
         let mut opening = String::new();
         if self.plan.server.bom {
@@ -94,7 +97,7 @@ impl Server {
                     }
                     if let Written::Cut(how) = written {
                         let kept = writer.part(how).await?;
-                        if how == How::Silence {
+                        if writer.left_by_reader {
                             self.lost_under_way(session, log, ticket, under_way);
                         }
                         return Ok(kept);
@@ -417,7 +420,7 @@ impl Writer<'_> {
                 Ok(false)
             }
             How::Silence => {
-                self.conn.closed().await;
+                self.left_by_reader = self.conn.closed().await;
                 self.server
                     .ledger
                     .note(format_args!("server   silent stream was closed"));
