@@ -35,6 +35,9 @@ struct Arguments {
     /// Streams that drop in one instant, in a run of its own; 0 leaves it out.
     #[arg(long, default_value_t = 500)]
     herd: usize,
+    /// Fails when a kind of fault was reached less often.
+    #[arg(long, default_value_t = 0)]
+    least_hits: u64,
     /// Prints the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -74,7 +77,11 @@ fn main() -> ExitCode {
     let herd_ok = dropped
         .as_ref()
         .is_none_or(|herd| herd.report.violations.is_empty());
-    let ok = summary.failed.is_empty() && herd_ok;
+    let rare = summary.rare(arguments.least_hits);
+    for (name, count) in &rare {
+        say(&format!("{name:?} was hit {count} times only"));
+    }
+    let ok = summary.failed.is_empty() && herd_ok && rare.is_empty();
     print(&summary, dropped.as_ref(), arguments.json);
     if ok {
         ExitCode::SUCCESS

@@ -8,6 +8,79 @@ use crate::oracle::{self};
 use crate::plan::Plan;
 use crate::watch;
 
+/// What a report must have hits of, so that nothing is called proved that did not happen.
+const EXPECTED: &[&str] = &[
+    "202 to a request",
+    "429 Retry-After",
+    "429 bare",
+    "503 Retry-After date",
+    "503 Retry-After seconds",
+    "all connections reset",
+    "all sessions forgotten",
+    "client connection reset",
+    "client resumes",
+    "client stops reading and comes back",
+    "close: before execution",
+    "cut: after an event",
+    "cut: before an event",
+    "cut: before the blank line",
+    "cut: between CR and LF",
+    "cut: between id and data",
+    "cut: inside a character",
+    "cut: inside an event",
+    "empty 200",
+    "handshake fault",
+    "hang: no head",
+    "mode: forward",
+    "mode: reverse",
+    "outcome: client had no way back",
+    "outcome: error",
+    "outcome: result",
+    "polling close",
+    "redirect",
+    "redirect refused",
+    "repeated event",
+    "reset: before execution",
+    "reset: executed, no head",
+    "restart with log",
+    "restart without log",
+    "resume",
+    "server: byte order mark",
+    "server: inclusive replay",
+    "server: lines end in CR",
+    "server: lines end in CRLF",
+    "server: no ids",
+    "server: no sessions",
+    "server: noise between events",
+    "server: priming",
+    "server: replay from zero",
+    "server: retry below the least",
+    "server: retry of an hour",
+    "server: some ids",
+    "session lost: 400",
+    "session lost: 404",
+    "status 204",
+    "status 400",
+    "status 401/403",
+    "status 405",
+    "status 408",
+    "status 409",
+    "status 500",
+    "status 501/505",
+    "status 502/504",
+    "status 503 bare",
+    "stream: clean end",
+    "stream: connection closed",
+    "stream: reset",
+    "stream: silence",
+    "truncated JSON",
+    "upstream hangs on connect",
+    "upstream refuses",
+    "wire: reads of one byte",
+    "wire: slow drip",
+    "wrong content type",
+];
+
 /// The result of one seed.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -112,6 +185,15 @@ impl Summary {
         if !report.violations.is_empty() {
             self.failed.insert(report.seed, report.violations);
         }
+    }
+
+    /// What was hit less often than `least` times.
+    #[must_use]
+    pub fn rare(&self, least: u64) -> Vec<(&'static str, u64)> {
+        let hits = EXPECTED
+            .iter()
+            .map(|name| (*name, self.hits.get(name).copied().unwrap_or_default()));
+        hits.filter(|(_, count)| *count < least).collect()
     }
 
     /// The hours that the clocks of all runs went.
