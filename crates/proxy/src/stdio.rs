@@ -278,7 +278,7 @@ impl StdioGateway {
     async fn batch(self: Arc<Self>, messages: Vec<Message>) {
         let session = self.connection.lock().legacy.clone();
         let version = session.and_then(|session| session.negotiated());
-        if version != Some(ProtocolVersion::V2025_03_26) {
+        if !version.is_some_and(ProtocolVersion::has_batches) {
             let _ = self
                 .sink
                 .send(Rejection::BatchNotAllowed.to_response(None))

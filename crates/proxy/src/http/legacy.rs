@@ -169,7 +169,10 @@ async fn post_batch(
     headers: HeaderMap,
 ) -> HttpReply {
     let session = Arc::clone(&client.session);
-    if session.negotiated() != Some(ProtocolVersion::V2025_03_26) {
+    if !session
+        .negotiated()
+        .is_some_and(ProtocolVersion::has_batches)
+    {
         return HttpReply::Rejected(Rejection::BatchNotAllowed);
     }
     let (mut answers, mut others) = (Vec::new(), Vec::new());
