@@ -178,7 +178,7 @@ pub struct AccessOptions {
     )]
     pub allow_remote: bool,
 
-    /// Pass the client's Authorization upstream and the server's challenge back
+    /// Pass the client's Authorization and Cookie upstream and the server's challenge back
     ///
     /// Without it, a server's 401 or 403 is an error that names --header and --forward-auth.
     #[arg(
