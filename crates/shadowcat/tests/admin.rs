@@ -113,6 +113,12 @@ fn play(gate: &Gate) -> impl Fn(&Request) -> Answer + Send + Sync + 'static {
             .then(Step::Gate(gate.clone()))
             .data(&upstream::text(&request.id(), "waited"))
             .end(),
+        // A server that obeys a cancel ends the call's stream without a response.
+        ("POST", "obey") => Answer::events().then(Step::Gate(gate.clone())).end(),
+        ("POST", _) if request.rpc() == "notifications/cancelled" => {
+            gate.open();
+            Answer::accepted()
+        }
         _ => upstream::basics(request).unwrap_or_else(|| {
             Answer::json(&json!({
                 "jsonrpc": "2.0", "id": request.id(), "error": {"code": -32601, "message": "unknown"},
@@ -215,7 +221,7 @@ async fn what_happens_is_counted() {
         session.exchange(&call(2, "refuse")).await;
         session.exchange(&call(3, "vanish")).await;
         let mut waiting = Client::connect(watched.proxy.address).await;
-        waiting.send(session.post(&call(4, "wait"))).await;
+        waiting.send(session.post(&call(4, "obey"))).await;
         assert_eq!(waiting.head().await.status, 200);
         let cancel =
             r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":4}}"#;
