@@ -135,10 +135,12 @@ async fn a_retry_of_zero_is_no_hot_loop() {
 
 #[tokio::test]
 async fn a_retry_of_an_hour_is_clamped() {
-    let options = [&OPTIONS[..], &["--retry-hint-max", "300ms"]].concat();
+    let options = [&OPTIONS[..], &["--retry-hint-max", "1s"]].concat();
     let (resumed, took) = survives_with(&options, || Script::new(poll("3600000", 2))).await;
     assert_eq!(resumed, 2);
-    assert!(took >= Duration::from_millis(2 * 300), "{took:?}");
+    // Twice a second and a jitter of three tenths, on a machine that may be busy.
+    let range = Duration::from_secs(2)..Duration::from_secs(8);
+    assert!(range.contains(&took), "{took:?}");
 }
 
 fn cut() -> Fault {

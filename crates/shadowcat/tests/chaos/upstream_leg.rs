@@ -174,6 +174,20 @@ async fn retry_after_in_seconds_is_waited_for() {
     }
 }
 
+/// The date is meant by the server's own clock, which its `Date` shows.
+#[tokio::test]
+async fn retry_after_as_a_date_is_waited_for() {
+    for line in ["503 Service Unavailable", "429 Too Many Requests"] {
+        let headers = "date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+                       retry-after: Sun, 06 Nov 1994 08:49:38 GMT\r\n";
+        let script = || Script::new([cut(), status(line, headers)]);
+        let (resumed, took) = survives(script).await;
+        assert_eq!(resumed, 2, "{line}");
+        let range = Duration::from_secs(1)..Duration::from_secs(6);
+        assert!(range.contains(&took), "{line}: {took:?}");
+    }
+}
+
 #[tokio::test]
 async fn retry_after_to_the_post_sends_it_when_it_is_time() {
     for mode in MODES {
