@@ -74,6 +74,23 @@ pub fn resource_updated(uri: &str) -> Message {
     )
 }
 
+/// A notification on the stream of the `subscriptions/listen` with this id; `uri` is the resource
+/// that it is about.
+#[must_use]
+pub fn tagged_notification(
+    method: &Method,
+    subscription: &RequestId,
+    uri: Option<&str>,
+) -> Message {
+    let uri = uri.map(|uri| format!(r#""uri":{},"#, json_string(uri)));
+    let params = format!(
+        r#"{{{}"_meta":{{"io.modelcontextprotocol/subscriptionId":{}}}}}"#,
+        uri.unwrap_or_default(),
+        subscription.to_json(),
+    );
+    notification(method, Some(&params))
+}
+
 /// An `initialize` of our own, to learn what a server speaks.
 #[must_use]
 pub fn initialize(version: ProtocolVersion) -> Message {

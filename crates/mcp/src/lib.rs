@@ -4,6 +4,7 @@
 //! - [`method`]: the methods that a proxy must know by name.
 //! - [`version`]: protocol versions as an ordered enum, the version state of a leg, negotiation.
 //! - [`handshake`]: what `initialize` and `server/discover` say.
+//! - [`subscription`]: what a `subscriptions/listen` is about.
 //! - [`fault`]: what went wrong, whose fault it was, and what each client is told.
 //! - [`headers`]: the header fields that MCP gives a meaning to, and which of them pass.
 //! - [`classify`]: which era a message belongs to, and whether its version channels agree.
@@ -24,5 +25,6 @@ pub mod message;
 pub mod method;
 pub mod origin;
 pub mod oversized;
+pub mod subscription;
 pub mod tool_params;
 pub mod version;

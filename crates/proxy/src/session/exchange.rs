@@ -5,6 +5,7 @@
 //! error in its place; only a request that the client cancelled may end without one.
 
 mod bounds;
+mod listening;
 mod outgoing;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use super::Session;
 use super::flight::Flight;
 use super::lane::Hold;
 use bounds::{Bounds, Interrupt};
+use listening::Listening;
 pub(crate) use outgoing::{Outgoing, Outgoings, Refusal};
 
 impl Session {
@@ -90,6 +92,7 @@ impl Session {
             sent: false,
             in_doubt: false,
             gate: (method == Method::Initialize).then(|| self.lane.hold()),
+            listening: (method == Method::SubscriptionsListen).then(Box::default),
             method,
             span,
             started: Instant::now(),
@@ -128,6 +131,8 @@ struct Exchange {
     in_doubt: bool,
     /// Held by a handshake until its response is out: nothing of the client passes before.
     gate: Option<Hold>,
+    /// Where the request is a subscription.
+    listening: Option<Box<Listening>>,
     span: Span,
     started: Instant,
     outcome: Outcome,
@@ -256,6 +261,13 @@ impl Exchange {
 
     /// Takes the next item of the answer's stream.
     async fn stream(&mut self) -> Step {
+        if let Some(news) = self
+            .listening
+            .as_mut()
+            .and_then(|listening| listening.news())
+        {
+            return Step::Give(Outgoing::Message(news));
+        }
         let Phase::Streaming {
             incoming,
             generation,
@@ -267,7 +279,12 @@ impl Exchange {
         match self.bounds.unless_interrupted(incoming.next()).await {
             Err(interrupt) => self.interrupt(interrupt),
             Ok(Some(Ok(Item::Message(message)))) => self.message(message, generation),
-            Ok(Some(Ok(Item::Gap(_)))) => Step::Again,
+            Ok(Some(Ok(Item::Gap(away)))) => {
+                if let Some(listening) = &mut self.listening {
+                    listening.missed(&self.id, away);
+                }
+                Step::Again
+            }
             Ok(Some(Err(fault))) => self.fault(fault, generation).await,
             Ok(None) => {
                 let fault = Fault::new(Side::Upstream, FaultKind::StreamEnded, Executed::Unknown)
@@ -295,6 +312,9 @@ impl Exchange {
             },
             Kind::Notification { method } => {
                 session.was_productive();
+                if let Some(listening) = &mut self.listening {
+                    listening.observe(&message);
+                }
                 let moves = *method == Method::Progress
                     && self.token.is_some()
                     && inspect::progress_token(&message) == self.token;

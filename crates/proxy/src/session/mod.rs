@@ -11,6 +11,7 @@ mod asks;
 mod continuity;
 mod exchange;
 mod flight;
+mod gap;
 mod handshake;
 mod lane;
 mod link;

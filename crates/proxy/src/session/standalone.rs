@@ -21,18 +21,14 @@ use shadowcat_store::{AppendError, Class, Delivery, EventId, StreamNumber};
 use shadowcat_transport::downstream::LineSink;
 use shadowcat_transport::upstream::{Item, Leg};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use tracing::{Instrument, debug, warn};
 
 use super::Session;
+use super::gap::Refreshes;
 use super::link::Current;
 
 /// Unread notifications that are compared with what comes.
 const MAX_COMPARED: usize = 1024;
-/// How long a stream without ids may have been away before the client is told to refresh.
-const GAP_WORTH_TELLING: Duration = Duration::from_secs(5);
-/// How often a client is told to refresh at most.
-const REFRESH_PERIOD: Duration = Duration::from_secs(600);
 /// How long a client's GET waits for the upstream's stream to be open.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -66,7 +62,7 @@ struct State {
     unread: HashMap<Bytes, EventId>,
     /// Requests of the server that nobody has read, by the id that the client would see.
     unread_asks: Vec<(RequestId, EventId)>,
-    refreshed: Option<Instant>,
+    refreshes: Refreshes,
 }
 
 impl Standalone {
@@ -234,18 +230,8 @@ impl Session {
 
     /// What a stream without a cursor may have missed is covered by asking the client to refresh.
     async fn standalone_gap(self: &Arc<Self>, away: Duration) {
-        if away < GAP_WORTH_TELLING {
+        if !self.standalone.state.lock().refreshes.is_due(away) {
             return;
-        }
-        {
-            let mut state = self.standalone.state.lock();
-            if state
-                .refreshed
-                .is_some_and(|at| at.elapsed() < REFRESH_PERIOD)
-            {
-                return;
-            }
-            state.refreshed = Some(Instant::now());
         }
         let lists: Vec<_> = {
             let handshake = self.handshake.lock();

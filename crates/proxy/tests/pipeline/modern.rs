@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use shadowcat_mcp::fault::{Executed, FaultKind};
 use shadowcat_proxy::config::{Config, OnSessionLoss};
+use shadowcat_transport::upstream::Item;
 use tokio::time::sleep;
 
 use crate::client::{Client, Proxy};
@@ -130,4 +131,45 @@ async fn what_listens_does_not_hold_up_a_drain() {
     );
     let messages = reading.await.unwrap();
     assert!(messages[0].contains("session_ended"), "{messages:?}");
+}
+
+/// What may have changed while its stream was away, a subscriber is told on that stream: after more
+/// than 5 s, at most once in 10 min.
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_is_told_to_look_again_after_a_gap() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = client(&proxy, "subscriptions/listen");
+    let posting = client.posting(&request(7, "subscriptions/listen"));
+    let feeder = proxy.server.request().await.stream(false);
+    let mut events = posting.await.unwrap().stream();
+    let gap = |away| Ok(Item::Gap(Duration::from_secs(away)));
+    let feeding = tokio::spawn(async move {
+        // Nothing is acknowledged yet.
+        feeder.item(gap(3600)).await;
+        feeder
+            .message(r#"{"method":"notifications/subscriptions/acknowledged","params":{"notifications":{"toolsListChanged":true,"resourceSubscriptions":["file:///a"]}}}"#)
+            .await;
+        for away in [4, 6, 7] {
+            feeder.item(gap(away)).await;
+        }
+        feeder
+            .message(r#"{"method":"notifications/tools/list_changed","params":{"own":1}}"#)
+            .await;
+        feeder
+    });
+    assert!(events.message().await.unwrap().contains("acknowledged"));
+    let tag = r#""_meta":{"io.modelcontextprotocol/subscriptionId":7}"#;
+    let expected = [
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{{{tag}}}}}"#
+        ),
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"file:///a",{tag}}}}}"#
+        ),
+    ];
+    for expected in expected {
+        assert_eq!(events.message().await, Some(expected));
+    }
+    assert!(events.message().await.unwrap().contains(r#""own":1"#));
+    drop(feeding.await);
 }
