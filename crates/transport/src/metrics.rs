@@ -3,8 +3,10 @@
 //! One field per fact. Labels have few values: known methods and "other", fault kinds, sides; never
 //! an id, a URL or a tool's name.
 
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -12,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use shadowcat_mcp::method::Method;
+use shadowcat_sse::reconnect::{Origin, OriginSummary};
 
 /// How an exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,6 +103,22 @@ pub struct StreamLabels {
     pub state: &'static str,
 }
 
+/// Labels of [`Metrics::streams_by_liveness`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LivenessLabels {
+    /// What the stream is, as in [`StreamLabels`].
+    pub kind: &'static str,
+    /// `healthy`, `degraded` or `dead`.
+    pub liveness: &'static str,
+}
+
+/// Labels of [`Metrics::upstreams`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UpstreamLabels {
+    /// `up`, `slow_start`, `held` or `down`.
+    pub state: &'static str,
+}
+
 /// Labels of [`Metrics::rejections`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StatusLabel {
@@ -113,6 +132,8 @@ macro_rules! metrics {
         #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
+            /// Looked at when there is a scrape.
+            origins: Mutex<Vec<Weak<Mutex<Origin>>>>,
             $($(#[doc = $doc])+ pub $field: $type,)*
         }
 
@@ -123,7 +144,7 @@ macro_rules! metrics {
                     let $field: $type = $make;
                     registry.register($name, concat!($($doc,)+).trim().trim_end_matches('.'), $field.clone());
                 )*
-                Self { registry, $($field),* }
+                Self { registry, origins: Mutex::default(), $($field),* }
             }
         }
     };
@@ -146,6 +167,16 @@ metrics! {
     upstream_streams: Gauge = "upstream_streams", Gauge::default();
     /// Streams that an upstream is asked for or gives, by kind and state.
     streams_by_state: Family<StreamLabels, Gauge> = "streams_by_state", Family::default();
+    /// Streams of an upstream that were open, by kind and how alive they seem; `dead` ones are away.
+    streams_by_liveness: Family<LivenessLabels, Gauge> = "streams_by_liveness", Family::default();
+    /// Upstreams reached over HTTP by state; `held` by a Retry-After, `down` when none of their connects succeeds.
+    upstreams: Family<UpstreamLabels, Gauge> = "upstreams", Family::default();
+    /// Event streams waiting in line to connect to their upstream.
+    streams_waiting: Gauge = "streams_waiting", Gauge::default();
+    /// Event streams connecting to their upstream.
+    streams_connecting: Gauge = "streams_connecting", Gauge::default();
+    /// Connects to upstreams that failed since the last that did not.
+    connect_failures: Gauge = "connect_failures", Gauge::default();
     /// Bytes of messages and streams by leg and direction.
     bytes: Family<ByteLabels, Counter> = "bytes", Family::default();
     /// Connections of HTTP clients open now.
@@ -226,14 +257,60 @@ impl Metrics {
         self.request_seconds.observe(took.as_secs_f64());
     }
 
+    /// Shows what the streams of an upstream share from now on, for as long as there is one.
+    pub fn watch(&self, origin: &Arc<Mutex<Origin>>) {
+        self.origins.lock().push(Arc::downgrade(origin));
+    }
+
+    /// Looks at all upstreams: their state is not worth a gauge that follows each step of it.
+    fn look(&self) {
+        let now = tokio::time::Instant::now().into_std();
+        let mut origins = self.origins.lock();
+        origins.retain(|origin| origin.strong_count() > 0);
+        let mut states = ["up", "slow_start", "held", "down"].map(|state| (state, 0));
+        let (mut waiting, mut connecting, mut failures) = (0, 0, 0);
+        for origin in origins.iter().filter_map(Weak::upgrade) {
+            let summary = origin.lock().summary(now);
+            waiting += count(summary.waiting);
+            connecting += count(summary.connecting);
+            failures += i64::from(summary.connect_failures);
+            let state = match summary {
+                OriginSummary { down: true, .. } => "down",
+                OriginSummary {
+                    hold_until: Some(_),
+                    ..
+                } => "held",
+                OriginSummary {
+                    slow_start: true, ..
+                } => "slow_start",
+                _ => "up",
+            };
+            for (_, n) in states.iter_mut().filter(|(name, _)| *name == state) {
+                *n += 1;
+            }
+        }
+        for (state, n) in states {
+            let labels = UpstreamLabels { state };
+            self.upstreams.get_or_create(&labels).set(n);
+        }
+        self.streams_waiting.set(waiting);
+        self.streams_connecting.set(connecting);
+        self.connect_failures.set(failures);
+    }
+
     /// The text for a scrape.
     #[must_use]
     pub fn render(&self) -> String {
+        self.look();
         let mut out = String::new();
         // Writing to a string cannot fail.
         let _ = text::encode(&mut out, &self.registry);
         out
     }
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

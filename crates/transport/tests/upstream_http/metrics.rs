@@ -193,3 +193,61 @@ async fn ids_that_leave_the_window_are_counted() {
     assert_eq!(messages(&mut incoming).await, 4);
     assert_counts(&metrics, &[("dedup_overflows_total", 2)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn how_alive_a_stream_seems_is_seen() {
+    let alive =
+        |liveness| format!(r#"streams_by_liveness{{kind="standalone",liveness="{liveness}"}}"#);
+    let (healthy, degraded, dead) = (alive("healthy"), alive("degraded"), alive("dead"));
+    let idle = config().reconnect.idle_timeout;
+    let (_server, leg, metrics) = counted(config(), move |_, n| match n {
+        1 => events([
+            event(progress(1)),
+            Step::Sleep(idle * 3 / 4),
+            event(progress(2)),
+            Step::Hang,
+        ]),
+        _ => status(500),
+    })
+    .await;
+    let mut incoming = leg.standalone().await.unwrap();
+    assert_counts(&metrics, &[(&healthy, 1), (&degraded, 0), (&dead, 0)]);
+    next(&mut incoming).await;
+    let waiting = tokio::spawn(async move {
+        assert_eq!(next(&mut incoming).await, progress(2));
+        let _ = incoming.next().await;
+    });
+    tokio::time::sleep(idle * 3 / 5).await;
+    assert_counts(&metrics, &[(&healthy, 0), (&degraded, 1), (&dead, 0)]);
+    tokio::time::sleep(idle / 5).await;
+    assert_counts(&metrics, &[(&healthy, 1), (&degraded, 0), (&dead, 0)]);
+    tokio::time::sleep(idle).await;
+    assert_counts(&metrics, &[(&healthy, 0), (&degraded, 0), (&dead, 1)]);
+    waiting.abort();
+    let _ = waiting.await;
+    assert_counts(&metrics, &[(&healthy, 0), (&degraded, 0), (&dead, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_state_of_an_upstream_is_seen_at_a_scrape() {
+    let (server, leg, metrics) = counted(config(), |_, n| match n {
+        1 => events([
+            event(progress(1)),
+            Step::Sleep(Duration::from_secs(1)),
+            Step::Abort,
+        ]),
+        _ => with_header(status(503), "retry-after", "60"),
+    })
+    .await;
+    let state = |state| format!(r#"upstreams{{state="{state}"}}"#);
+    let (up, held) = (state("up"), state("held"));
+    assert_counts(&metrics, &[(&up, 1), (&held, 0), ("streams_waiting", 0)]);
+    let mut incoming = leg.standalone().await.unwrap();
+    let reading = tokio::spawn(async move { while incoming.next().await.is_some() {} });
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_counts(&metrics, &[(&up, 0), (&held, 1), ("connect_failures", 0)]);
+    reading.abort();
+    let _ = reading.await;
+    drop((leg, server));
+    assert_counts(&metrics, &[(&up, 0), (&held, 0)]);
+}

@@ -69,7 +69,7 @@ pub(crate) struct Shared {
     /// `--max-connections`.
     connections: Connections,
     /// What the streams of the server share: pace, concurrent connects, breaker, herd.
-    origin: Mutex<Origin>,
+    origin: Arc<Mutex<Origin>>,
     budget: ReadBudget,
     random: Random,
     counters: Counters,
@@ -100,13 +100,15 @@ impl HttpUpstream {
         if let Some(auth) = dial.proxy_authorization(&config.url) {
             post_headers.insert(http::header::PROXY_AUTHORIZATION, auth);
         }
+        let origin = Arc::default();
+        metrics.watch(&origin);
         Ok(Self {
             shared: Arc::new(Shared {
                 name: target::display_name(&config.url),
                 client: Client::new(Arc::clone(&dial)),
                 dial,
                 connections: Connections::new(config.max_connections),
-                origin: Mutex::default(),
+                origin,
                 budget: ReadBudget::new(config.max_message_size),
                 random,
                 counters: Counters::new(metrics),

@@ -34,7 +34,7 @@ impl Engine {
             None => Liveness::Dead,
             Some(connection) => match patience {
                 Some(limit) if connection.silence(now) >= limit => Liveness::Dead,
-                Some(limit) if connection.silence(now) > limit / 2 => Liveness::Degraded,
+                Some(limit) if connection.silence(now) >= limit / 2 => Liveness::Degraded,
                 _ => Liveness::Healthy,
             },
         };
@@ -52,6 +52,16 @@ impl Engine {
                 _ => None,
             },
         }
+    }
+
+    /// When the open stream will seem [degraded](Liveness::Degraded) if nothing comes; `None` where
+    /// silence means nothing, or nobody waits for it now.
+    #[must_use]
+    pub fn degrades_at(&self) -> Option<Instant> {
+        let State::Open(connection) = &self.state else {
+            return None;
+        };
+        connection.dead_at(self.patience().map(|patience| patience / 2))
     }
 
     /// The silence that means death; `None` where silence means nothing.

@@ -123,10 +123,22 @@ pub enum Verdict {
 pub enum Liveness {
     /// Heard of lately, or of a kind whose silence means nothing.
     Healthy,
-    /// Silent for more than half of what means death.
+    /// Silent for half of what means death, or more.
     Degraded,
     /// Silent for too long, or not open.
     Dead,
+}
+
+impl Liveness {
+    /// The name in metrics and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Dead => "dead",
+        }
+    }
 }
 
 /// A look at one stream.

@@ -34,17 +34,37 @@ impl Driver {
                     Poll::Ready(Ok(())) => {
                         self.heard = now();
                         self.engine.received(self.heard);
+                        self.telemetry.heard();
                     }
                     Poll::Ready(Err(end)) => self.broke(&end),
                     Poll::Pending if open.is_starved() => return Poll::Pending,
-                    Poll::Pending => match self.engine.poll_open(now()) {
-                        Some(until) => ready!(self.poll_timer(until, cx)),
-                        None => self.link = Link::None,
-                    },
+                    Poll::Pending => {
+                        let now = now();
+                        match self.engine.poll_open(now) {
+                            Some(until) => {
+                                let until = self.watch(now).or(until);
+                                ready!(self.poll_timer(until, cx));
+                            }
+                            None => self.link = Link::None,
+                        }
+                    }
                 },
                 Err(limit) => self.broke(&BodyEnd::TooLarge(limit)),
             }
         }
+    }
+
+    /// When the open stream is to be looked at before it is dead: it may seem degraded then.
+    fn watch(&mut self, now: Instant) -> Option<Instant> {
+        if self.telemetry.is_degraded() {
+            return None;
+        }
+        let at = self.engine.degrades_at()?;
+        if now < at {
+            return Some(at);
+        }
+        self.telemetry.degraded(&self.engine.health(now));
+        None
     }
 
     fn broke(&mut self, end: &BodyEnd) {

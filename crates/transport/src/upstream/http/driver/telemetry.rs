@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use shadowcat_sse::reconnect::{
-    Cause, Counters, Input, Kind, Parking, StateName, Transition, Trouble,
+    Cause, Counters, Health, Input, Kind, Liveness, Parking, StateName, Transition, Trouble,
 };
 use tracing::{Span, debug, info, warn};
 
 use super::super::Shared;
 use super::attempt::Failure;
-use crate::metrics::{Reason, StreamLabels};
+use crate::metrics::{LivenessLabels, Reason, StreamLabels};
 
 /// See the [module](self).
 pub(crate) struct Telemetry {
@@ -22,8 +22,20 @@ pub(crate) struct Telemetry {
     counted: Counters,
     /// The stream was open once.
     was_open: bool,
-    /// It dropped, and is not back yet.
-    lost: bool,
+    /// How alive it seems, as the gauges have it; `None` before it was open and when it is over.
+    liveness: Option<Liveness>,
+    /// The server was known to send comments when they stayed away.
+    missed_comments: bool,
+    lost: Lost,
+}
+
+/// Whether the stream dropped and is not back yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    No,
+    /// We closed what was idle, to be sure of it: no news unless it does not come back.
+    Quietly,
+    Told,
 }
 
 impl Telemetry {
@@ -34,12 +46,59 @@ impl Telemetry {
             span: None,
             counted: Counters::default(),
             was_open: false,
-            lost: false,
+            liveness: None,
+            missed_comments: false,
+            lost: Lost::No,
         }
     }
 
     pub(crate) fn was_open(&self) -> bool {
         self.was_open
+    }
+
+    /// Bytes came.
+    pub(crate) fn heard(&mut self) {
+        if self.is_degraded() {
+            self.seems(Some(Liveness::Healthy));
+            self.missed_comments = false;
+        }
+    }
+
+    /// Whether the open stream was found degraded.
+    pub(crate) fn is_degraded(&self) -> bool {
+        self.liveness == Some(Liveness::Degraded)
+    }
+
+    /// The open stream was found degraded. A stream without comments may well be idle.
+    pub(crate) fn degraded(&mut self, health: &Health) {
+        self.seems(Some(Liveness::Degraded));
+        self.missed_comments = health.comment_period.is_some();
+        let (server, kind) = (&self.shared.name, self.kind.as_str());
+        let silent = rounded(health.last_byte_age.unwrap_or_default());
+        if let Some(period) = health.comment_period.map(rounded) {
+            info!(%server, kind, ?silent, ?period, "the server's comments stay away");
+        } else {
+            debug!(%server, kind, ?silent, "the stream is silent");
+        }
+    }
+
+    /// Keeps the gauges of liveness.
+    fn seems(&mut self, now: Option<Liveness>) {
+        let before = std::mem::replace(&mut self.liveness, now);
+        if before == now {
+            return;
+        }
+        let streams = &self.shared.counters.metrics.streams_by_liveness;
+        let labels = |liveness: Liveness| LivenessLabels {
+            kind: self.kind.as_str(),
+            liveness: liveness.as_str(),
+        };
+        if let Some(before) = before {
+            streams.get_or_create(&labels(before)).dec();
+        }
+        if let Some(now) = now {
+            streams.get_or_create(&labels(now)).inc();
+        }
     }
 
     /// What the engine noticed by itself, in words.
@@ -99,8 +158,16 @@ impl Telemetry {
             (StateName::Open, StateName::Backoff | StateName::Parked | StateName::Failed) => {
                 self.left(transition, counters, heard, detail);
             }
+            (StateName::Connecting, StateName::Backoff) if self.lost == Lost::Quietly => {
+                self.tell_drop(transition, detail);
+            }
             _ => {}
         }
+        self.seems(match to {
+            StateName::Open => Some(Liveness::Healthy),
+            _ if to.is_final() || !self.was_open => None,
+            _ => Some(Liveness::Dead),
+        });
         match to {
             StateName::Parked => self.parked(transition, detail),
             StateName::Failed if self.was_open => self.failed(detail),
@@ -125,13 +192,16 @@ impl Telemetry {
 
     fn opened(&mut self, transition: &Transition) {
         let (server, kind) = (&self.shared.name, self.kind.as_str());
-        if let Some(away) = transition.away.filter(|_| self.lost) {
+        if let Some(away) = transition.away.filter(|_| self.lost != Lost::No) {
             let metrics = &self.shared.counters.metrics;
             metrics.time_to_recover.observe(away.as_secs_f64());
-            info!(%server, kind, away = ?rounded(away), "the stream is back");
+            if self.lost == Lost::Told {
+                info!(%server, kind, away = ?rounded(away), "the stream is back");
+            }
         }
         self.was_open = true;
-        self.lost = false;
+        self.missed_comments = false;
+        self.lost = Lost::No;
     }
 
     /// An open connection is gone: it dropped, or the server ended it in order to be polled.
@@ -140,7 +210,6 @@ impl Telemetry {
             self.shared.counters.metrics.stream_polls.inc();
             return;
         }
-        self.lost = true;
         let metrics = &self.shared.counters.metrics;
         let cause = match transition.cause {
             Cause::Input(Input::Failed(trouble)) => trouble,
@@ -152,6 +221,17 @@ impl Telemetry {
             let silence = transition.at.saturating_duration_since(heard);
             metrics.silent_age.observe(silence.as_secs_f64());
         }
+        if cause == Trouble::Silent && !self.missed_comments {
+            let (server, kind) = (&self.shared.name, self.kind.as_str());
+            debug!(%server, kind, "the stream was idle, connecting anew");
+            self.lost = Lost::Quietly;
+        } else {
+            self.tell_drop(transition, detail);
+        }
+    }
+
+    fn tell_drop(&mut self, transition: &Transition, detail: &str) {
+        self.lost = Lost::Told;
         // The end of an HTTP+SSE stream is that of its session, which its owner tells.
         if let (StateName::Backoff, Some(until)) = (transition.to, transition.until)
             && self.kind != Kind::LegacySse

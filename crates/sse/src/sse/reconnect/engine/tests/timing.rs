@@ -315,13 +315,17 @@ fn health_says_how_alive_a_stream_seems() {
     let health = run.engine.health(run.now);
     assert_eq!(health.liveness, Liveness::Healthy);
     assert!(health.resumable);
-    run.pass(151 * SECOND);
+    assert_eq!(run.engine.degrades_at(), Some(run.now + 150 * SECOND));
+    run.pass(149 * SECOND);
+    assert_eq!(run.engine.health(run.now).liveness, Liveness::Healthy);
+    run.pass(SECOND);
     let health = run.engine.health(run.now);
     assert_eq!(health.liveness, Liveness::Degraded);
-    assert_eq!(health.last_byte_age, Some(151 * SECOND));
-    run.pass(149 * SECOND);
+    assert_eq!(health.last_byte_age, Some(150 * SECOND));
+    run.pass(150 * SECOND);
     assert_eq!(run.engine.health(run.now).liveness, Liveness::Dead);
     run.poll();
     let health = run.engine.health(run.now);
     assert_eq!((health.state, health.open_for), (StateName::Backoff, None));
+    assert_eq!(run.engine.degrades_at(), None);
 }
