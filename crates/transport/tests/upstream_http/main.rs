@@ -7,6 +7,7 @@
     reason = "a test's helpers may fail it"
 )]
 
+mod every_byte;
 mod fallback;
 mod json;
 mod legacy_sse;
