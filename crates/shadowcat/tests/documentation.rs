@@ -1,0 +1,69 @@
+//! The documentation names what there is, by the names that it has.
+
+use std::path::Path;
+
+use shadowcat::transport::metrics::Metrics;
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn every_metric_is_explained() {
+    let text = read("docs/operating.md");
+    let metrics = Metrics::default().render();
+    let described = metrics.lines().filter_map(|line| {
+        let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        Some(format!("`{name}{suffix}`"))
+    });
+    let missing: Vec<_> = described.filter(|name| !text.contains(name)).collect();
+    assert!(missing.is_empty(), "docs/operating.md lacks {missing:?}");
+}
+
+#[test]
+fn no_metric_is_explained_that_does_not_exist() {
+    let metrics = Metrics::default().render();
+    for name in read("docs/operating.md").split('`') {
+        let Some(name) = name.strip_prefix("shadowcat_") else {
+            continue;
+        };
+        let name = name.split('{').next().unwrap_or(name);
+        let family = format!("# TYPE shadowcat_{} ", name.trim_end_matches("_total"));
+        assert!(
+            metrics.contains(&family),
+            "docs/operating.md names shadowcat_{name}"
+        );
+    }
+}
+
+/// Every option that the documents name is one of the promised ones.
+#[test]
+fn no_option_is_named_that_does_not_exist() {
+    let promised = read("crates/shadowcat/tests/options.txt");
+    let promised: Vec<_> = promised
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let others = [
+        // Of cargo, git and other commands, and of `shadowcat demo`, `check` and `sse`.
+        "--release", "--workspace", "--locked", "--path", "--help", "--seed", "--json",
+    ];
+    for document in [
+        "README.md",
+        "docs/operating.md",
+        "docs/protocol.md",
+        "docs/resilience.md",
+    ] {
+        let text = read(document);
+        for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_')) {
+            let is_option = word.starts_with("--") && word.len() > 3 && !word.starts_with("---");
+            if is_option && !others.contains(&word) {
+                assert!(promised.contains(&word), "{document} names {word}");
+            }
+        }
+    }
+}
