@@ -137,6 +137,11 @@ macro_rules! metrics {
             $($(#[doc = $doc])+ pub $field: $type,)*
         }
 
+        impl Metrics {
+            /// The name of every family, without the prefix and what its type adds.
+            pub const NAMES: &'static [&'static str] = &[$($name),*];
+        }
+
         impl Default for Metrics {
             fn default() -> Self {
                 let mut registry = Registry::with_prefix("shadowcat");
