@@ -4,16 +4,14 @@ use std::path::Path;
 
 use shadowcat::transport::metrics::Metrics;
 
-fn read(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .join(path);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+fn read(path: &str) -> std::io::Result<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    std::fs::read_to_string(root.join(path))
 }
 
 #[test]
 fn every_metric_is_explained() {
-    let text = read("docs/operating.md");
+    let text = read("docs/operating.md").unwrap();
     let explained = |name: &str, suffix| text.contains(&format!("`shadowcat_{name}{suffix}`"));
     let missing: Vec<_> = Metrics::NAMES
         .iter()
@@ -24,7 +22,7 @@ fn every_metric_is_explained() {
 
 #[test]
 fn no_metric_is_explained_that_does_not_exist() {
-    for code in read("docs/operating.md").split('`') {
+    for code in read("docs/operating.md").unwrap().split('`') {
         let Some(name) = code.strip_prefix("shadowcat_") else {
             continue;
         };
@@ -39,7 +37,7 @@ fn no_metric_is_explained_that_does_not_exist() {
 /// Every option that the documents name is one of the promised ones.
 #[test]
 fn no_option_is_named_that_does_not_exist() {
-    let promised = read("crates/shadowcat/tests/options.txt");
+    let promised = read("crates/shadowcat/tests/options.txt").unwrap();
     let promised: Vec<_> = promised
         .lines()
         .filter_map(|line| line.split_whitespace().next())
@@ -60,7 +58,7 @@ fn no_option_is_named_that_does_not_exist() {
         "docs/protocol.md",
         "docs/resilience.md",
     ] {
-        let text = read(document);
+        let text = read(document).unwrap();
         for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_')) {
             let is_option = word.starts_with("--") && word.len() > 3 && !word.starts_with("---");
             if is_option && !others.contains(&word) {
