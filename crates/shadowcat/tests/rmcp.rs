@@ -145,6 +145,8 @@ impl Setup {
             Mode::Http(mode) => {
                 let proxy = Proxy::start(mode, &[], &address).await;
                 let url = format!("http://{}/mcp", proxy.address);
+                // The peer's HTTP client wants to know who does its cryptography, though it does none.
+                let _ = rustls::crypto::ring::default_provider().install_default();
                 let transport = StreamableHttpClientTransport::from_uri(url);
                 let connecting = heard.serve_with_lifecycle(transport, lifecycle);
                 (soon("the handshake", connecting).await, Some(proxy))
