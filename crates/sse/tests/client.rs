@@ -76,10 +76,7 @@ impl Server {
             max_attempts: 3,
             ..Policy::default()
         };
-        ReconnectingStream::builder(&self.url)
-            .unwrap()
-            .policy(policy)
-            .seed(1)
+        builder(&self.url).policy(policy).seed(1)
     }
 
     fn requests(&self) -> Vec<String> {
@@ -94,6 +91,13 @@ impl Server {
         };
         self.requests().into_iter().map(cursor).collect()
     }
+}
+
+/// A builder, with a provider of cryptography for the client behind it. reqwest is built without
+/// one where another crate of the workspace chooses its own.
+fn builder(url: &str) -> Builder {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    ReconnectingStream::builder(url).unwrap()
 }
 
 async fn serve(mut socket: TcpStream, answer: Answer, seen: Arc<Mutex<Vec<String>>>) {
@@ -335,7 +339,7 @@ async fn a_server_that_is_not_there_is_given_up_and_can_be_hurried_to() {
         max_attempts: 2,
         ..Policy::default()
     };
-    let builder = ReconnectingStream::builder(&gone).unwrap().policy(policy);
+    let builder = builder(&gone).policy(policy);
     let mut stream = builder.build().unwrap();
     let error = next(&mut stream).await.unwrap().unwrap_err();
     assert!(
