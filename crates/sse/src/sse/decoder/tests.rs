@@ -135,6 +135,13 @@ fn an_id_persists_and_an_empty_one_resets() {
 }
 
 #[test]
+fn an_events_id_is_the_one_in_its_own_block() {
+    let events = events(b"id:1\ndata:a\n\ndata:a\n\nid:2\n\ndata:a\n\n");
+    let ids: Vec<_> = events.iter().map(|event| event.id.as_deref()).collect();
+    assert_eq!(ids, [Some(&b"1"[..]), None, None]);
+}
+
+#[test]
 fn a_block_with_only_an_id_is_told() {
     assert_eq!(items(b"id:7\n\n"), [Item::IdOnly(Bytes::from_static(b"7"))]);
     let priming = &events(b"id:7\ndata:\n\n")[0];
