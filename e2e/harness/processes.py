@@ -28,12 +28,19 @@ def environment(**extra: str) -> dict[str, str]:
     return dict(os.environ, **extra, **{MARK: _RUN})
 
 
-def start(command: list[str], *, log: Path, stdout: int | None = None, env: dict[str, str] | None = None) -> subprocess.Popen:
-    """Starts a process at the head of its own group, without standard input; what it says goes to the log."""
+def start(
+    command: list[str],
+    *,
+    log: Path,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int | None = None,
+    env: dict[str, str] | None = None,
+) -> subprocess.Popen:
+    """Starts a process at the head of its own group; what it says goes to the log."""
     with open(log, "ab") as sink:
         process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=sink if stdout is None else stdout,
             stderr=sink,
             env=env or environment(),

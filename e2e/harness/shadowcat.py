@@ -1,6 +1,7 @@
 """The program under test, as a user starts it."""
 
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from harness import processes
 
+READY_SECONDS = 30
 _READY = re.compile(rb"listening on (http://\S+/mcp)")
 
 
@@ -32,14 +34,21 @@ class Shadowcat:
 
 
 @contextmanager
-def listening(command: list[str], log: Path, *, env: dict[str, str] | None = None, seconds: float = 30.0) -> Iterator[str]:
+def listening(command: list[str], log: Path, *, env: dict[str, str] | None = None) -> Iterator[str]:
     """Runs a proxy with an HTTP client edge; gives its URL, which it says itself once it is ready."""
+    with serving(command, log, env=env) as (_, url):
+        yield url
+
+
+@contextmanager
+def serving(command: list[str], log: Path, *, env: dict[str, str] | None = None) -> Iterator[tuple[subprocess.Popen, str]]:
+    """As `listening`, with the proxy's process."""
     with processes.running(command, log=log, env=env) as process:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + READY_SECONDS
         while not (ready := _READY.search(log.read_bytes())):
             if process.poll() is not None:
                 raise RuntimeError(f"shadowcat exited with status {process.returncode}, see {log}")
             if time.monotonic() > deadline:
-                raise RuntimeError(f"shadowcat was not ready within {seconds:.0f} s, see {log}")
+                raise RuntimeError(f"shadowcat was not ready within {READY_SECONDS} s, see {log}")
             time.sleep(0.02)
-        yield ready[1].decode()
+        yield process, ready[1].decode()
