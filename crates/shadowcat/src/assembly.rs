@@ -45,6 +45,7 @@ pub(crate) fn pipeline_through(proxy: &Proxy, dial: Arc<NetDial>) -> Result<Arc<
         stream_bytes: replay.replay_buffer,
         total_bytes: replay.replay_memory,
         ttl: replay.replay_ttl,
+        ..Limits::default()
     });
     let config = config(&proxy.options);
     Ok(Shared::new(

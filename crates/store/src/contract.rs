@@ -32,6 +32,7 @@ pub async fn check(make: Make<'_>) {
     responses_and_server_requests_stay(make).await;
     an_attached_reader_makes_appends_wait(make).await;
     one_large_record_is_kept_alone(make).await;
+    tiny_records_are_bounded_too(make).await;
     the_total_bound_takes_finished_streams_first(make).await;
     time_to_live_ends_everything(make).await;
     a_finished_stream_takes_no_more(make).await;
@@ -97,6 +98,7 @@ fn small() -> Limits {
     Limits {
         stream_bytes: 100,
         total_bytes: 1000,
+        record_bytes: 0,
         ttl: Duration::from_secs(300),
     }
 }
@@ -206,6 +208,22 @@ async fn one_large_record_is_kept_alone(make: Make<'_>) {
     let page = f.read(0).await;
     assert_eq!(sequences(&page), [2]);
     assert_eq!(page.records[0].payload.len(), 500);
+}
+
+async fn tiny_records_are_bounded_too(make: Make<'_>) {
+    let f = Fixture::new(
+        make,
+        Limits {
+            record_bytes: 30,
+            ..small()
+        },
+    );
+    for _ in 0..3 {
+        f.note(10).await;
+    }
+    assert_eq!(sequences(&f.read(0).await), [2, 3]);
+    assert_eq!(f.log.usage().bytes, 80);
+    assert_eq!(f.log.usage().notifications_given_up, 1);
 }
 
 async fn the_total_bound_takes_finished_streams_first(make: Make<'_>) {

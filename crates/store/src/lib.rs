@@ -90,13 +90,19 @@ pub enum ReadError {
     Unknown,
 }
 
+/// What a record of the memory backend costs besides its payload, roughly: its place in the ring,
+/// which grows by doubling, and two allocations.
+const RECORD_BYTES: usize = 160;
+
 /// The bounds of an [`EventLog`].
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Payload bytes of one stream.
+    /// Bytes of one stream.
     pub stream_bytes: usize,
-    /// Payload bytes of all streams.
+    /// Bytes of all streams.
     pub total_bytes: usize,
+    /// What a record counts besides its payload: in memory a tiny one costs more than it holds.
+    pub record_bytes: usize,
     /// How long a record is kept.
     pub ttl: Duration,
 }
@@ -106,6 +112,7 @@ impl Default for Limits {
         Self {
             stream_bytes: 1024 * 1024,
             total_bytes: 64 * 1024 * 1024,
+            record_bytes: RECORD_BYTES,
             ttl: Duration::from_secs(300),
         }
     }
@@ -118,8 +125,8 @@ impl Default for Limits {
 ///   Ids of one stream are consecutive from 1; an id never repeats in a session. Sequence 0 is the
 ///   position before the first record: a priming event carries it.
 /// - **Order.** A read returns records in append order, exclusively after the cursor, each once.
-/// - **Bounds.** A stream holds at most its bound in payload bytes, except that one larger record
-///   is kept alone, and that responses and server requests are always taken (their number is
+/// - **Bounds.** A record counts its payload and [`Limits::record_bytes`]. A stream holds at most
+///   its bound, except that one larger record is kept alone, and that responses and server requests are always taken (their number is
 ///   bounded by the exchanges in flight). All streams together hold at most the total bound, with
 ///   the same exceptions.
 /// - **Giving up.** In a full stream the delivered notifications go first, the oldest before the
@@ -192,7 +199,7 @@ pub trait EventLog: Send + Sync + 'static {
 /// What a log holds and what it has given up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Payload bytes held now.
+    /// Bytes held now, as the bounds count them.
     pub bytes: usize,
     /// Streams held now.
     pub streams: usize,

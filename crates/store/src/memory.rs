@@ -22,7 +22,7 @@ use stream::{Stored, Stream};
 /// for room: the client may not have received what left last.
 const DELIVERED_REST: Duration = Duration::from_secs(30);
 
-/// What a stream costs besides its payload, roughly: its map entries and its first ring block.
+/// What a stream costs besides its records, roughly: its map entries and its first ring block.
 /// Counted toward the total, or many tiny streams would slip under it.
 const STREAM_OVERHEAD: usize = 512;
 
@@ -166,7 +166,7 @@ impl Inner {
         now: Instant,
     ) -> Result<EventId, AppendError> {
         let ((session, stream), (class, payload, delivery)) = (id, record);
-        let size = payload.len();
+        let size = payload.len() + limits.record_bytes;
         self.open(session, stream);
         let room = self.change(session, stream, |stream, usage| {
             if stream.finished.is_some() {
@@ -204,6 +204,7 @@ impl Inner {
                     arrival,
                     class,
                     payload,
+                    size,
                     at: now,
                 });
             }

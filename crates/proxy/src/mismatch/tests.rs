@@ -92,6 +92,7 @@ async fn told(legacy: Option<&'static str>, modern: u16) -> (StatusCode, String)
     let limits = Limits {
         stream_bytes: 1024,
         total_bytes: 1024,
+        record_bytes: 0,
         ttl: Duration::from_secs(1),
     };
     let shared = Shared::new(

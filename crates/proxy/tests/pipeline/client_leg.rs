@@ -193,6 +193,7 @@ async fn comments_keep_a_silent_stream_alive() {
 async fn an_evicted_cursor_gets_what_is_left_and_the_gap_is_counted() {
     let limits = Limits {
         stream_bytes: 1000,
+        record_bytes: 0,
         ..Limits::default()
     };
     let proxy = Proxy::with_limits(Habits::default(), Config::default(), limits);
@@ -219,6 +220,7 @@ async fn an_evicted_cursor_gets_what_is_left_and_the_gap_is_counted() {
 async fn a_slow_returned_client_slows_its_server_and_nothing_is_lost() {
     let limits = Limits {
         stream_bytes: 4000,
+        record_bytes: 0,
         ..Limits::default()
     };
     let proxy = Proxy::with_limits(Habits::default(), Config::default(), limits);
@@ -245,6 +247,7 @@ async fn a_slow_returned_client_slows_its_server_and_nothing_is_lost() {
 async fn a_reader_that_leaves_a_full_log_does_not_stop_the_call() {
     let limits = Limits {
         stream_bytes: 400,
+        record_bytes: 0,
         ..Limits::default()
     };
     let proxy = Proxy::with_limits(Habits::default(), Config::default(), limits);

@@ -103,6 +103,7 @@ async fn a_new_get_replaces_the_old_one_and_a_cursor_replays() {
 async fn a_replaced_reader_does_not_take_from_the_new_one() {
     let limits = Limits {
         stream_bytes: 300,
+        record_bytes: 0,
         ..Limits::default()
     };
     let proxy = Proxy::with_limits(pipe(), Config::default(), limits);
@@ -161,6 +162,7 @@ async fn notifications_that_say_the_same_are_kept_once_while_unread() {
 async fn a_change_that_was_given_up_is_not_taken_for_waiting() {
     let limits = Limits {
         stream_bytes: 300,
+        record_bytes: 0,
         ..Limits::default()
     };
     let proxy = Proxy::with_limits(pipe(), Config::default(), limits);
@@ -197,6 +199,7 @@ async fn a_change_that_was_given_up_is_not_taken_for_waiting() {
 async fn a_full_log_without_a_reader_keeps_the_newest_and_counts() {
     let limits = Limits {
         stream_bytes: 1000,
+        record_bytes: 0,
         ..Limits::default()
     };
     let proxy = Proxy::with_limits(pipe(), Config::default(), limits);

@@ -14,7 +14,7 @@ use crate::{AppendError, Class, EventId, Page, Record};
 pub(super) struct Stream {
     notifications: VecDeque<Stored>,
     kept: VecDeque<Stored>,
-    /// Payload bytes of both.
+    /// What the records of both count.
     pub(super) bytes: usize,
     /// Sequence of the newest record ever appended.
     pub(super) last: u64,
@@ -33,6 +33,8 @@ pub(super) struct Stored {
     pub(super) arrival: u64,
     pub(super) class: Class,
     pub(super) payload: Bytes,
+    /// What it counts toward the bounds.
+    pub(super) size: usize,
     pub(super) at: Instant,
 }
 
@@ -61,7 +63,7 @@ impl Stream {
     }
 
     pub(super) fn push(&mut self, record: Stored) {
-        self.bytes += record.payload.len();
+        self.bytes += record.size;
         match record.class {
             Class::Notification => self.notifications.push_back(record),
             Class::ServerRequest | Class::Response => self.kept.push_back(record),
@@ -71,7 +73,7 @@ impl Stream {
     /// Gives up the oldest notification.
     pub(super) fn give_up_oldest(&mut self) -> Option<GivenUp> {
         let oldest = self.notifications.pop_front()?;
-        let bytes = oldest.payload.len();
+        let bytes = oldest.size;
         self.bytes -= bytes;
         Some(GivenUp {
             bytes,
@@ -123,7 +125,7 @@ impl Stream {
                 if now.saturating_duration_since(oldest.at) < ttl {
                     break;
                 }
-                freed += oldest.payload.len();
+                freed += oldest.size;
                 unread += u64::from(oldest.sequence > self.delivered);
                 queue.pop_front();
             }

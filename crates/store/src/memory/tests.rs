@@ -52,7 +52,7 @@ async fn a_small_record_does_not_keep_the_buffer_it_came_in() {
     );
     assert!(appended.await.is_ok());
     assert!(buffer.is_unique());
-    assert_eq!(log.usage().bytes, 100);
+    assert_eq!(log.usage().bytes, 100 + Limits::default().record_bytes);
 }
 
 #[derive(Debug, Clone)]
@@ -118,7 +118,7 @@ proptest! {
     /// beyond the bound is only what must not be given up.
     #[test]
     fn indexes_and_bounds_hold(ops in proptest::collection::vec(op(), 1..120)) {
-        let limits = Limits { stream_bytes: 1000, total_bytes: 6000, ttl: Duration::from_secs(300) };
+        let limits = Limits { stream_bytes: 1000, total_bytes: 6000, record_bytes: 7, ttl: Duration::from_secs(300) };
         let log = MemoryLog::new(limits);
         let mut now = Instant::now();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
