@@ -113,7 +113,7 @@ pub(crate) async fn scenario(plan: &Arc<Plan>, ledger: &Arc<Ledger>) -> Report {
             ));
             let (input, output) = tokio::io::split(far);
             tokio::spawn(async move {
-                forward::stdio(shared, input, output, std::future::pending(), DRAIN).await;
+                forward::stdio(shared, input, output, CancellationToken::new(), DRAIN).await;
             })
         }
     };

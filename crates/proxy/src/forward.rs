@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use shadowcat_transport::downstream::stdio::{self, StdioLimits};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::session::Shared;
@@ -17,19 +18,20 @@ use crate::stdio::StdioGateway;
 pub enum Ended {
     /// The client closed its end.
     Eof,
-    /// `shutdown` completed.
+    /// `shutdown` was cancelled.
     Shutdown,
     /// The upstream session was lost, and losing it was to be passed on.
     SessionLost,
 }
 
-/// Serves one client on a pair of pipes until it closes its end, `shutdown` completes, or the
-/// session is lost. What is in flight then has `drain` to finish.
+/// Serves one client on a pair of pipes until it closes its end, `shutdown` is cancelled, or the
+/// session is lost. What is in flight then has `drain` to finish; `shutdown` is cancelled by then,
+/// whatever the reason.
 pub async fn stdio(
     shared: Arc<Shared>,
     input: impl AsyncRead + Send + Unpin + 'static,
     output: impl AsyncWrite + Send + Unpin + 'static,
-    shutdown: impl Future<Output = ()>,
+    shutdown: CancellationToken,
     drain: Duration,
 ) -> Ended {
     let limits = StdioLimits {
@@ -40,9 +42,10 @@ pub async fn stdio(
     let reading = stdio::read(input, Arc::clone(&gateway), writer.sink(), limits);
     let ended = tokio::select! {
         () = reading => Ended::Eof,
-        () = shutdown => Ended::Shutdown,
+        () = shutdown.cancelled() => Ended::Shutdown,
         () = gateway.lost() => Ended::SessionLost,
     };
+    shutdown.cancel();
     info!(?ended, "finishing what is open");
     gateway.drain(drain).await;
     writer.finish().await;

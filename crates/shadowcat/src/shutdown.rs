@@ -5,8 +5,9 @@ use tracing::info;
 
 use crate::failure::Failure;
 
-/// A token that the first signal cancels. A second signal ends the process at once, with 128 and
-/// the signal's number, as a shell would report it.
+/// A token that the first signal cancels. The next signal ends the process at once, with 128 and
+/// the signal's number, as a shell would report it; so does the first one after somebody else has
+/// cancelled the token, because the orderly end has begun then.
 ///
 /// # Errors
 /// [`Failure::Runtime`] when signals cannot be received.
@@ -16,14 +17,17 @@ pub(crate) fn on_signals() -> Result<CancellationToken, Failure> {
     let asked = CancellationToken::new();
     let token = asked.clone();
     tokio::spawn(async move {
-        let signal = signals.next().await;
-        info!(
-            signal = signal.name,
-            "shutting down; a second signal ends at once"
-        );
-        asked.cancel();
-        let signal = signals.next().await;
-        std::process::exit(128 + signal.number);
+        loop {
+            let signal = signals.next().await;
+            if asked.is_cancelled() {
+                std::process::exit(128 + signal.number);
+            }
+            info!(
+                signal = signal.name,
+                "shutting down; a second signal ends at once"
+            );
+            asked.cancel();
+        }
     });
     Ok(token)
 }

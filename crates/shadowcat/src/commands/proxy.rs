@@ -71,7 +71,7 @@ async fn serve_stdio(
     let (stdin, stdout) = (tokio::io::stdin(), tokio::io::stdout());
     let drain = proxy.options.operation.drain_timeout;
     let server = shared.upstream.name().to_owned();
-    let ended = forward::stdio(shared, stdin, stdout, shutdown.cancelled(), drain).await;
+    let ended = forward::stdio(shared, stdin, stdout, shutdown, drain).await;
     match ended {
         forward::Ended::Eof | forward::Ended::Shutdown => Ok(()),
         forward::Ended::SessionLost => Err(Failure::Runtime(format!(
