@@ -169,6 +169,29 @@ async fn the_second_signal_ends_at_once() {
     assert_eq!(status.code(), Some(143), "{status}");
 }
 
+/// The end of stdin is the first request to end; a signal while what is open may still finish is the
+/// second.
+#[tokio::test]
+async fn a_signal_after_the_end_of_stdin_ends_at_once() {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let (mut forward, upstream, _) = start(&["--drain-timeout", "1h"]).await;
+        forward.send(call(1, "never")).await;
+        until("the call is in flight", || {
+            !upstream.calls("tools/call").is_empty()
+        })
+        .await;
+        forward.stdin = None;
+        let said = || {
+            let lines = forward.process.stderr();
+            lines.iter().any(|line| line.contains("finishing what is"))
+        };
+        until("the proxy has seen it", said).await;
+        forward.process.signal(signal);
+        let status = forward.process.ended().await;
+        assert_eq!(status.code(), Some(code), "{status}");
+    }
+}
+
 /// A client that reads nothing any more does not hold the process.
 #[tokio::test]
 async fn a_client_that_is_gone_ends_it() {
@@ -180,14 +203,15 @@ async fn a_client_that_is_gone_ends_it() {
     assert_eq!(status.code(), Some(0), "{status}");
 }
 
-/// A server that cannot be reached is no startup error: it may come later. Each request is told.
+/// A server that cannot be reached is no startup error: it may come later. Each request is told, the
+/// log is told once, and once more when the server is there.
 #[tokio::test]
-async fn a_server_that_is_not_there_is_told_to_each_request() {
+async fn a_server_that_is_not_there_is_told_to_each_request_and_once_to_the_log() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/mcp", taken.local_addr().unwrap());
+    let address = taken.local_addr().unwrap();
     drop(taken);
     let options = ["--request-timeout", "500ms"];
-    let mut forward = Forward::start(&options, &[&url]);
+    let mut forward = Forward::start(&options, &[&format!("http://{address}/mcp")]);
     for _ in 0..2 {
         forward.send(initialize("2025-11-25")).await;
         let answer = forward.message().await.unwrap();
@@ -197,6 +221,26 @@ async fn a_server_that_is_not_there_is_told_to_each_request() {
             "{answer}"
         );
     }
+    let about_reach = |forward: &Forward| {
+        let lines = forward.process.stderr().into_iter();
+        let lines = lines.filter(|line| line.contains("reached"));
+        lines.collect::<Vec<_>>()
+    };
+    let told = about_reach(&forward);
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(
+        told[0].contains("WARN") && told[0].contains("is it running"),
+        "{told:#?}"
+    );
+    let _upstream = Upstream::start_at(address, gated(Gate::default())).await;
+    forward.initialize().await;
+    echo(&mut forward, 1).await;
+    let told = about_reach(&forward);
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(
+        told[1].contains("INFO") && told[1].contains("again"),
+        "{told:#?}"
+    );
     forward.stdin = None;
     assert!(forward.process.ended().await.success());
 }

@@ -194,10 +194,17 @@ pub struct Upstream {
 impl Upstream {
     /// A server that answers each request with `play(request)`.
     pub async fn start(play: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), play).await
+    }
+
+    /// The same, at an address that is free.
+    pub async fn start_at(
+        address: SocketAddr,
+        play: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let server = Self {
-            address,
+            address: listener.local_addr().unwrap(),
             seen: Arc::default(),
             open: Arc::default(),
             play: Arc::new(play),

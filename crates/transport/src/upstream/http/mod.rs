@@ -2,6 +2,7 @@
 //! server turns out to speak nothing newer.
 //!
 //! - [`dial`](Dial) makes connections, and is what a simulation replaces;
+//! - `reach` says when the server can no longer be reached, and when it can again;
 //! - the `driver` obeys the reconnection engine: every message and every stream goes through one;
 //! - `answer` reads what a response head means;
 //! - a leg per session (`auto`) finds out which transport the server speaks, and is then one of
@@ -27,6 +28,7 @@ mod listen;
 mod modern;
 mod one_way;
 mod permits;
+mod reach;
 mod reply;
 mod session;
 mod standalone;
@@ -52,6 +54,7 @@ pub use dial::{CONNECT_TIMEOUT, Dial, DialError, NetDial, Wire};
 pub use examine::{Examination, Resumption};
 use modern::ModernLeg;
 use permits::Connections;
+use reach::Reach;
 pub use target::UrlError;
 
 /// A server reached over HTTP.
@@ -102,9 +105,11 @@ impl HttpUpstream {
         }
         let origin = Arc::default();
         metrics.watch(&origin);
+        let name = target::display_name(&config.url);
+        let dial: Arc<dyn Dial> = Arc::new(Reach::new(dial, name.clone()));
         Ok(Self {
             shared: Arc::new(Shared {
-                name: target::display_name(&config.url),
+                name,
                 client: Client::new(Arc::clone(&dial)),
                 dial,
                 connections: Connections::new(config.max_connections),
