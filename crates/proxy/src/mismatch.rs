@@ -75,11 +75,8 @@ impl EraOfUpstream {
 
 /// Before the first modern request on a pipe: a legacy server might execute it unnoticed, or say
 /// nothing at all. `Some` is the error to answer with.
-pub(crate) async fn check_pipe(
-    shared: &Shared,
-    request: &Message,
-    id: &RequestId,
-) -> Option<Message> {
+pub(crate) async fn check_pipe(shared: &Shared, request: &Message) -> Option<Message> {
+    let id = request.id()?;
     match shared.era.ask(shared).await {
         Speaks::Legacy(version) => Some(modern_to_legacy(request, id, version)),
         Speaks::Modern(_) | Speaks::Unknown => None,

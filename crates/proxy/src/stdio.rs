@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::mismatch;
-use crate::session::{Outgoing, Outgoings, Session, Shared};
+use crate::session::{Outgoing, Outgoings, Preparation, Session, Shared};
 
 /// How long the errors of what is cut at the end may take to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -167,16 +167,9 @@ impl StdioGateway {
             Kind::Request { id, method } => {
                 let (id, method) = (id.clone(), method.clone());
                 let session = self.session(era);
-                if era == Era::Modern
-                    && !session.has_response_heads()
-                    && let Some(error) = mismatch::check_pipe(&self.shared, &message, &id).await
-                {
-                    let _ = self.sink.send(error).await;
-                    return;
-                }
-                let headers = self.headers(&session, &method, &message).await;
                 let request = message.clone();
-                match session.request(message, id.clone(), method, headers) {
+                let first = self.preparation(&session, &method, &message);
+                match session.request(message, id.clone(), method, HeaderMap::new(), first) {
                     Ok(outgoings) => self.relay(session, request, outgoings),
                     Err(fault) => {
                         let _ = self.sink.send(fault.to_response(&id)).await;
@@ -187,21 +180,31 @@ impl StdioGateway {
         }
     }
 
-    /// What a request of a client without headers must carry where there are some.
-    async fn headers(
+    /// What must be known before a modern request is sent: on a pipe the server's era, over HTTP
+    /// the headers that a call of a client without headers must carry. Either may have to be asked
+    /// for, which the next line of the client does not wait for.
+    fn preparation(
         &self,
         session: &Arc<Session>,
         method: &Method,
-        message: &Message,
-    ) -> HeaderMap {
-        if session.era() == Era::Modern
-            && *method == Method::ToolsCall
-            && session.has_response_heads()
-        {
-            self.shared.tool_params.headers(session, message).await
-        } else {
-            HeaderMap::new()
+        request: &Message,
+    ) -> Option<Preparation> {
+        if session.era() != Era::Modern {
+            return None;
         }
+        let (shared, request) = (Arc::clone(&self.shared), request.clone());
+        if !session.has_response_heads() {
+            return Some(Box::pin(async move {
+                match mismatch::check_pipe(&shared, &request).await {
+                    Some(error) => Err(error),
+                    None => Ok(HeaderMap::new()),
+                }
+            }));
+        }
+        let session = Arc::clone(session);
+        (*method == Method::ToolsCall).then(|| -> Preparation {
+            Box::pin(async move { Ok(shared.tool_params.headers(&session, &request).await) })
+        })
     }
 
     async fn initialize(self: &Arc<Self>, message: Message, id: RequestId) {
@@ -211,7 +214,8 @@ impl StdioGateway {
             return;
         }
         let request = message.clone();
-        match session.request(message, id.clone(), Method::Initialize, HeaderMap::new()) {
+        let (method, none) = (Method::Initialize, HeaderMap::new());
+        match session.request(message, id.clone(), method, none, None) {
             Ok(outgoings) => self.relay(session, request, outgoings),
             Err(fault) => {
                 let _ = self.sink.send(fault.to_response(&id)).await;

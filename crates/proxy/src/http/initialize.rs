@@ -47,7 +47,7 @@ impl HttpGateway {
         }
         let request = message.clone();
         let mut handshaking =
-            match session.request(message, id.clone(), Method::Initialize, forwarded) {
+            match session.request(message, id.clone(), Method::Initialize, forwarded, None) {
                 Ok(outgoings) => Handshaking {
                     outgoings: Some(outgoings),
                     pending: Some(pending),

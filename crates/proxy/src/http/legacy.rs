@@ -102,7 +102,10 @@ async fn post_one(client: Arc<ClientSession>, message: Message, headers: HeaderM
         return HttpReply::Accepted;
     };
     let (id, method) = (id.clone(), method.clone());
-    match client.session.request(message, id.clone(), method, headers) {
+    match client
+        .session
+        .request(message, id.clone(), method, headers, None)
+    {
         Ok(outgoings) => answer(client, outgoings, &id).await,
         Err(fault) => fault_body(&fault, &id),
     }
@@ -182,7 +185,7 @@ async fn post_batch(
             continue;
         };
         let (id, method) = (id.clone(), method.clone());
-        match session.request(message, id.clone(), method, headers.clone()) {
+        match session.request(message, id.clone(), method, headers.clone(), None) {
             Ok(outgoings) => answers.push(outgoings),
             Err(fault) => {
                 let refusal = Outgoing::Message(fault.to_response(&id));

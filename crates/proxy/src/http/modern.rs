@@ -39,7 +39,7 @@ impl HttpGateway {
         let forwarded =
             headers::to_upstream(&headers, Era::Modern, self.shared.config.forward_auth);
         if !self.modern.has_response_heads()
-            && let Some(error) = mismatch::check_pipe(&self.shared, &message, &id).await
+            && let Some(error) = mismatch::check_pipe(&self.shared, &message).await
         {
             let status = http::StatusCode::BAD_REQUEST;
             return HttpReply::Body {

@@ -26,11 +26,11 @@ use super::flight::Flight;
 use super::lane::Hold;
 use bounds::{Bounds, Interrupt};
 use listening::Listening;
-pub(crate) use outgoing::{Outgoing, Outgoings, Refusal};
+pub(crate) use outgoing::{Outgoing, Outgoings, Preparation, Refusal};
 
 impl Session {
     /// Starts a request whose id can be cancelled by, and must be unique in the session. Nothing
-    /// is sent before the first item is asked for.
+    /// is sent before the first item is asked for, nor before the preparation, if there is one.
     ///
     /// # Errors
     /// A fault to answer with at once, when the id is in use.
@@ -40,12 +40,15 @@ impl Session {
         id: RequestId,
         method: Method,
         headers: HeaderMap,
+        preparation: Option<Preparation>,
     ) -> Result<Outgoings, Fault> {
         let flight = self.flights.begin(&id).ok_or_else(|| {
             Fault::new(Side::Client, FaultKind::DuplicateId, Executed::No)
                 .because("a request with this id is still open; use a new id")
         })?;
-        Ok(self.exchange(request, id, method, headers, flight, true))
+        let mut exchange = self.exchange(request, id, method, headers, flight, true);
+        exchange.preparation = preparation;
+        Ok(exchange.outgoings())
     }
 
     /// Starts a request of one of many clients that share this session (modern HTTP): ids of
@@ -57,7 +60,8 @@ impl Session {
         method: Method,
         headers: HeaderMap,
     ) -> Outgoings {
-        self.exchange(request, id, method, headers, Arc::default(), false)
+        let exchange = self.exchange(request, id, method, headers, Arc::default(), false);
+        exchange.outgoings()
     }
 
     fn exchange(
@@ -68,14 +72,14 @@ impl Session {
         headers: HeaderMap,
         flight: Arc<Flight>,
         tracked: bool,
-    ) -> Outgoings {
+    ) -> Exchange {
         // A subscription never ends by itself: nobody waits for that.
         let counted = method != Method::SubscriptionsListen;
         let timeout = self.shared.config.request_timeout.filter(|_| counted);
         self.exchanges
             .fetch_add(usize::from(counted), Ordering::SeqCst);
         let span = tracing::error_span!(parent: &self.span, "request", %id, %method);
-        let exchange = Exchange {
+        Exchange {
             bounds: Bounds {
                 deadline: Deadline::new(timeout.map(|timeout| Instant::now() + timeout)),
                 session: Arc::clone(self),
@@ -85,6 +89,7 @@ impl Session {
             request,
             id,
             headers,
+            preparation: None,
             tracked,
             phase: Phase::Start,
             repeated: false,
@@ -98,15 +103,7 @@ impl Session {
             started: Instant::now(),
             outcome: Outcome::Cancelled,
             counted,
-        };
-        Box::pin(futures_util::stream::unfold(
-            exchange,
-            |mut exchange| async move {
-                let span = exchange.span.clone();
-                let outgoing = exchange.next().instrument(span).await?;
-                Some((outgoing, exchange))
-            },
-        ))
+        }
     }
 }
 
@@ -116,6 +113,7 @@ struct Exchange {
     id: RequestId,
     method: Method,
     headers: HeaderMap,
+    preparation: Option<Preparation>,
     /// What its progress is told by, where progress moves the deadline.
     token: Option<ProgressToken>,
     /// Whether the session's table knows this request by its id.
@@ -147,6 +145,17 @@ enum Phase {
 }
 
 impl Exchange {
+    fn outgoings(self) -> Outgoings {
+        Box::pin(futures_util::stream::unfold(
+            self,
+            |mut exchange| async move {
+                let span = exchange.span.clone();
+                let outgoing = exchange.next().instrument(span).await?;
+                Some((outgoing, exchange))
+            },
+        ))
+    }
+
     async fn next(&mut self) -> Option<Outgoing> {
         loop {
             let step = match self.phase {
@@ -194,6 +203,15 @@ impl Exchange {
 
     /// Sends the request and waits for the shape of its answer.
     async fn start(&mut self) -> Step {
+        if let Some(preparation) = self.preparation.take() {
+            match self.bounds.unless_interrupted(preparation).await {
+                Err(interrupt) => return self.interrupt(interrupt),
+                Ok(Err(error)) => {
+                    return self.give_error(StatusCode::BAD_REQUEST, HeaderMap::new(), error);
+                }
+                Ok(Ok(headers)) => self.headers = headers,
+            }
+        }
         let (leg, generation) = match self.leg().await {
             Err(interrupt) => return self.interrupt(interrupt),
             Ok(Err(fault)) => return self.fail(&fault),

@@ -43,7 +43,7 @@ use handshake::Handshake;
 use lane::Lane;
 use link::Link;
 
-pub(crate) use exchange::{Outgoing, Outgoings, Refusal};
+pub(crate) use exchange::{Outgoing, Outgoings, Preparation, Refusal};
 pub(crate) use standalone::Standalone;
 
 /// What all sessions of one pipeline share.

@@ -323,6 +323,35 @@ async fn a_modern_client_s_ids_are_free_once_answered_and_its_cancel_closes() {
     assert_eq!(stdio.server.count("1000 notifications/cancelled"), 0);
 }
 
+/// A server is asked for its era before the first request on its pipe, and for its tools before a
+/// call over HTTP. The client is read on meanwhile, and may cancel.
+#[tokio::test(start_paused = true)]
+async fn what_a_request_waits_for_first_does_not_stop_reading() {
+    for (pipe, first) in [(true, "server/discover"), (false, "tools/list")] {
+        let habits = Habits {
+            pipe,
+            ..Habits::default()
+        };
+        let mut stdio = Stdio::new(habits, Config::default());
+        let call = MODERN_REQUEST
+            .replace("x/ask", "tools/call")
+            .replace("{\"_meta\"", "{\"name\":\"t\",\"_meta\"");
+        let read = timeout(Duration::from_secs(1), stdio.send(&call)).await;
+        read.expect("the client is read on");
+        let asked = stdio.server.request().await;
+        assert_eq!(asked.method(), first);
+        stdio
+            .send(r#"{"method":"notifications/cancelled","params":{"requestId":1}}"#)
+            .await;
+        asked.json(r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{},"tools":[]}"#);
+        assert!(stdio.server.is_quiet(Duration::from_secs(10)).await);
+        assert!(stdio.is_silent().await);
+        // The id is free again.
+        stdio.send(MODERN_REQUEST).await;
+        stdio.server.request().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_modern_stream_that_ends_without_a_response_is_an_error() {
     let mut stdio = Stdio::new(Habits::default(), Config::default());

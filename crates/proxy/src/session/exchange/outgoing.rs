@@ -7,6 +7,7 @@ use futures_core::Stream;
 use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
 use shadowcat_mcp::message::Message;
+use shadowcat_transport::upstream::BoxFuture;
 
 /// One item of an exchange.
 #[derive(Debug)]
@@ -68,6 +69,10 @@ impl Outgoing {
 
 /// The items of one exchange. Dropping it abandons the request.
 pub(crate) type Outgoings = Pin<Box<dyn Stream<Item = Outgoing> + Send + 'static>>;
+
+/// What finds out the headers of a request before it is sent, or the error that it gets in the
+/// place of an answer.
+pub(crate) type Preparation = BoxFuture<Result<HeaderMap, Message>>;
 
 /// A challenge in words, for a client that cannot be shown its status.
 pub(super) fn challenge(status: StatusCode) -> Fault {
