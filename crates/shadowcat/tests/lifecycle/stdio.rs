@@ -1,6 +1,6 @@
 //! `forward` on a client's pipes: what is on stdout, what a bad line costs, how it ends.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -145,6 +145,32 @@ async fn what_does_not_finish_in_time_gets_an_error() {
         let status = forward.process.ended().await;
         assert_eq!(status.code(), Some(0), "{end:?}: {status}");
     }
+}
+
+/// A server that takes the end of its session but does not answer holds the process for a second.
+#[tokio::test]
+async fn a_server_that_is_busy_hardly_delays_the_end() {
+    let upstream = Upstream::start(|request| match &*request.method {
+        "DELETE" => Answer::default().then(Step::Hang),
+        _ => gated(Gate::default())(request),
+    })
+    .await;
+    let mut forward = Forward::start(&["--drain-timeout", "300ms"], &[&upstream.url()]);
+    forward.initialize().await;
+    forward.send(call(1, "never")).await;
+    until("the call is in flight", || {
+        !upstream.calls("tools/call").is_empty()
+    })
+    .await;
+    let asked = Instant::now();
+    forward.stdin = None;
+    assert!(forward.process.ended().await.success());
+    assert!(
+        asked.elapsed() < Duration::from_millis(2500),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert_eq!(upstream.count("DELETE"), 1);
 }
 
 #[tokio::test]
