@@ -238,6 +238,8 @@ metrics! {
     coalesced: Counter = "coalesced", Counter::default();
     /// Messages given up because a queue was full, by kind.
     messages_given_up: Family<Reason, Counter> = "messages_given_up", Family::default();
+    /// Settings of clients that a session could not remember, by kind.
+    not_remembered: Family<Reason, Counter> = "not_remembered", Family::default();
     /// Messages of clients that the server did not take.
     undelivered_messages: Counter = "undelivered_messages", Counter::default();
     /// Responses that answer no open request.

@@ -3,7 +3,8 @@
 //! A lost upstream session is replaced by repeating what the client said (resilience, "session
 //! continuity"): its `initialize`, `notifications/initialized`, its last `logging/setLevel` and
 //! its resource subscriptions. This module keeps those messages and judges the answer to
-//! `initialize` (version negotiation and downgrade prevention).
+//! `initialize` (version negotiation and downgrade prevention). What a client may add to without
+//! end is bounded; what does not fit is not said again, which is counted and logged.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -16,9 +17,15 @@ use shadowcat_mcp::inspect;
 use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::{Era, ProtocolVersion, VersionError};
+use shadowcat_transport::metrics::Reason;
 use tracing::{info, warn};
 
 use super::Session;
+
+/// Bytes of the subscriptions that a session remembers, and of the names of tools: some thousand.
+const ROOM: usize = 256 * 1024;
+/// What each of them costs besides its bytes.
+const ENTRY: usize = 128;
 
 /// See the [module](self).
 #[derive(Default)]
@@ -31,6 +38,11 @@ pub(super) struct Handshake {
     log_level: Option<Message>,
     pub(super) subscriptions: BTreeMap<String, Message>,
     repeatable_tools: HashSet<String>,
+    /// Bytes that `subscriptions` and `repeatable_tools` hold.
+    subscription_bytes: usize,
+    tool_bytes: usize,
+    /// Whether something did not fit, and was logged.
+    overflowed: bool,
 }
 
 /// What is said to a new session of the server.
@@ -53,6 +65,41 @@ impl Handshake {
             settings: settings.cloned().collect(),
         })
     }
+
+    /// Remembers a subscription; false if it does not fit.
+    fn subscribed(&mut self, uri: String, request: &Message) -> bool {
+        self.unsubscribed(&uri);
+        let bytes = subscription_bytes(&uri, request);
+        if self.subscription_bytes + bytes > ROOM {
+            return false;
+        }
+        self.subscription_bytes += bytes;
+        self.subscriptions.insert(uri, request.detached());
+        true
+    }
+
+    fn unsubscribed(&mut self, uri: &str) {
+        if let Some(request) = self.subscriptions.remove(uri) {
+            self.subscription_bytes -= subscription_bytes(uri, &request);
+        }
+    }
+
+    /// Remembers a tool that may be called again; false if it does not fit.
+    fn may_repeat(&mut self, tool: String) -> bool {
+        if self.repeatable_tools.contains(&tool) {
+            return true;
+        }
+        let bytes = tool.len() + ENTRY;
+        if self.tool_bytes + bytes > ROOM {
+            return false;
+        }
+        self.tool_bytes += bytes;
+        self.repeatable_tools.insert(tool)
+    }
+}
+
+fn subscription_bytes(uri: &str, request: &Message) -> usize {
+    uri.len() + request.raw().len() + ENTRY
 }
 
 impl Session {
@@ -113,23 +160,40 @@ impl Session {
             }
             Method::LoggingSetLevel => handshake.log_level = Some(request.detached()),
             Method::ResourcesSubscribe => {
-                if let Some(uri) = inspect::resource_uri(request) {
-                    handshake.subscriptions.insert(uri, request.detached());
+                if let Some(uri) = inspect::resource_uri(request)
+                    && !handshake.subscribed(uri, request)
+                {
+                    self.not_remembered(&mut handshake, "subscription", 1);
                 }
             }
             Method::ResourcesUnsubscribe => {
                 if let Some(uri) = inspect::resource_uri(request) {
-                    handshake.subscriptions.remove(&uri);
+                    handshake.unsubscribed(&uri);
                 }
             }
             Method::ToolsList if self.shared.config.retry_idempotent_tools => {
-                handshake
-                    .repeatable_tools
-                    .extend(inspect::repeatable_tools(&response));
+                let tools = inspect::repeatable_tools(&response).into_iter();
+                let left_out = tools.filter(|tool| !handshake.may_repeat(tool.clone()));
+                let left_out = left_out.count();
+                if left_out > 0 {
+                    self.not_remembered(&mut handshake, "tool", left_out);
+                }
             }
             _ => {}
         }
         response
+    }
+
+    fn not_remembered(&self, handshake: &mut Handshake, kind: &'static str, count: usize) {
+        let metric = &self.shared.metrics.not_remembered;
+        metric.get_or_create(&Reason::of(kind)).inc_by(count as u64);
+        if !std::mem::replace(&mut handshake.overflowed, true) {
+            warn!(
+                kind,
+                "the client has set up more than a session remembers; after a loss of the server's \
+                 session the rest is not restored"
+            );
+        }
     }
 
     /// Accepts or refuses the server's answer to `initialize`.
@@ -166,5 +230,51 @@ impl Session {
             && self.shared.config.retry_idempotent_tools
             && inspect::tool_name(request)
                 .is_some_and(|name| self.handshake.lock().repeatable_tools.contains(&name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn subscribe(uri: &str) -> Message {
+        let json = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{{"uri":"{uri}"}}}}"#
+        );
+        Message::parse(Bytes::from(json)).unwrap()
+    }
+
+    #[test]
+    fn subscriptions_are_bounded_and_make_room_when_they_end() {
+        let mut handshake = Handshake::default();
+        let uri = |number: usize| format!("file:///{number:01000}");
+        let mut add = |number: usize| {
+            let uri = uri(number);
+            let request = subscribe(&uri);
+            handshake.subscribed(uri, &request)
+        };
+        let taken = (0..1000).take_while(|number| add(*number)).count();
+        assert!((100..200).contains(&taken), "{taken}");
+        assert!(add(0), "one that is known needs no more room");
+        assert!(!add(taken));
+        handshake.unsubscribed(&uri(7));
+        let request = subscribe(&uri(taken));
+        assert!(handshake.subscribed(uri(taken), &request));
+        for number in 0..=taken {
+            handshake.unsubscribed(&uri(number));
+        }
+        assert_eq!(handshake.subscription_bytes, 0);
+    }
+
+    #[test]
+    fn tools_are_bounded() {
+        let mut handshake = Handshake::default();
+        let tool = |number: usize| format!("{number:0900}");
+        let taken = (0..1000).take_while(|number| handshake.may_repeat(tool(*number)));
+        let taken = taken.count();
+        assert!((200..300).contains(&taken), "{taken}");
+        assert!(handshake.may_repeat(tool(0)) && !handshake.may_repeat(tool(taken)));
     }
 }
