@@ -8,6 +8,7 @@ use std::sync::Arc;
 use shadowcat_proxy::session::Shared;
 use shadowcat_proxy::{forward, reverse};
 use shadowcat_transport::downstream::http::{PATH, Tcp};
+use shadowcat_transport::downstream::stdio;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -68,7 +69,9 @@ async fn serve_stdio(
     shared: Arc<Shared>,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    let (stdin, stdout) = (tokio::io::stdin(), tokio::io::stdout());
+    let no_pipe = |error| Failure::Runtime(format!("cannot use stdin and stdout: {error}"));
+    let stdin = stdio::standard_input().map_err(no_pipe)?;
+    let stdout = stdio::standard_output().map_err(no_pipe)?;
     let drain = proxy.options.operation.drain_timeout;
     let server = shared.upstream.name().to_owned();
     let ended = forward::stdio(shared, stdin, stdout, shutdown, drain).await;
