@@ -342,18 +342,18 @@ pub fn default_options() -> Result<ProxyOptions, Failure> {
 /// # Errors
 /// [`Failure::Usage`], one line that says what is wrong and what to do.
 pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, Failure> {
-    let first = arguments.first().cloned();
-    let words = std::iter::once(OsString::from("shadowcat")).chain(arguments);
+    let words = std::iter::once(OsString::from("shadowcat")).chain(arguments.iter().cloned());
     let parsed = command().try_get_matches_from(words);
     let read = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?.command, matches)));
     match read {
         Ok((words, matches)) => words.parse(&matches),
         Err(error) => {
             let grammar = command();
-            let known = first
-                .as_ref()
-                .and_then(|name| grammar.find_subcommand(name));
-            usage::explain(&error, known).map(Invocation::Print)
+            let (first, rest) = match arguments.split_first() {
+                Some((first, rest)) => (grammar.find_subcommand(first), rest),
+                None => (None, &[][..]),
+            };
+            usage::explain(&error, first, rest).map(Invocation::Print)
         }
     }
 }

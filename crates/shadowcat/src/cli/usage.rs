@@ -1,23 +1,33 @@
 //! One line for what cannot be parsed.
 
+use std::ffi::OsString;
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, Error};
+use clap::{Arg, Command, Error};
 
 use crate::failure::Failure;
 
+/// Words of a command that are repeated in an error.
+const SHOWN_WORDS: usize = 4;
+
 /// Help and version are texts for stdout; everything else is an error of one line. `subcommand` is
-/// the one that the words were for, as far as there is one.
-pub(crate) fn explain(error: &Error, subcommand: Option<&Command>) -> Result<String, Failure> {
+/// the one that the words were for, as far as there is one, and `words` are those after it.
+pub(crate) fn explain(
+    error: &Error,
+    subcommand: Option<&Command>,
+    words: &[OsString],
+) -> Result<String, Failure> {
     let rendered = error.render().to_string();
     let text = match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => return Ok(rendered),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "no command given".to_owned(),
-        ErrorKind::UnknownArgument => match stray_word(error) {
-            Some(word) => format!(
+        ErrorKind::UnknownArgument => match (misplaced(subcommand, words), stray_word(error)) {
+            (Some(written), _) => format!("a command to start goes after \"--\": {written}"),
+            (None, Some(word)) => format!(
                 "unexpected word {word:?}; a command to start goes after \"--\", words with blanks \
                  into quotes"
             ),
-            None => one_line(&rendered),
+            (None, None) => one_line(&rendered),
         },
         _ => one_line(&rendered),
     };
@@ -25,6 +35,55 @@ pub(crate) fn explain(error: &Error, subcommand: Option<&Command>) -> Result<Str
     Err(Failure::Usage(format!(
         "{text}; see \"shadowcat{see} --help\""
     )))
+}
+
+/// The command line as it should be, where the words of a command stand without "--" before them.
+fn misplaced(subcommand: Option<&Command>, words: &[OsString]) -> Option<String> {
+    let subcommand = subcommand?;
+    let takes_command = |argument: &Arg| argument.get_id() == "command";
+    subcommand.get_arguments().find(|a| takes_command(a))?;
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    let mut at = 0;
+    while words.get(at)?.starts_with('-') {
+        at += 1 + usize::from(takes_next_word(subcommand, &words[at])?);
+    }
+    let (options, command) = words.split_at(at);
+    if command[0].contains(':') {
+        // A URL, or half of one.
+        return None;
+    }
+    let shown = command.iter().take_while(|word| may_be_shown(word));
+    let shown: Vec<_> = shown.take(SHOWN_WORDS).map(|word| &**word).collect();
+    let name = subcommand.get_name();
+    let options = if options.is_empty() { "" } else { " [OPTIONS]" };
+    let rest = if shown.len() < command.len() {
+        " ..."
+    } else {
+        ""
+    };
+    Some(format!(
+        "shadowcat {name}{options} -- {}{rest}",
+        shown.join(" ")
+    ))
+}
+
+/// Whether the value of an option is the next word; `None` for what is no option.
+fn takes_next_word(subcommand: &Command, word: &str) -> Option<bool> {
+    let name = word.strip_prefix("--").filter(|name| !name.is_empty())?;
+    let (name, value) = match name.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (name, None),
+    };
+    let mut known = subcommand.get_arguments();
+    let option = known.find(|argument| argument.get_long() == Some(name))?;
+    Some(value.is_none() && option.get_action().takes_values())
+}
+
+/// Whether a word of a command can be repeated in an error: none that may be a secret, or would
+/// have to be quoted.
+fn may_be_shown(word: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "@/._-+".contains(c);
+    !word.starts_with("--") && word.chars().all(plain)
 }
 
 /// The word that no option or argument takes, if it is no mistyped option.
