@@ -66,7 +66,8 @@ fn each_event_is_a_line_and_a_break_is_a_sentence() {
         format!("{STREAM}id: 2\nevent: tick\ndata: t\ndata: wo\n\nid: 3\ndata: three\n\n"),
         NO_MORE.into(),
     ]);
-    let output = follow(&[&url, "--header", "X-Key: k"]).output().unwrap();
+    let headers = ["--header", "X-Key: k", "--header", "Mcp-Session-Id: s"];
+    let output = follow(&headers).arg(&url).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{stderr}");
     let stdout = String::from_utf8(output.stdout).unwrap();
@@ -79,6 +80,11 @@ fn each_event_is_a_line_and_a_break_is_a_sentence() {
     assert!(stderr.contains("connected again after"), "{stderr}");
     let requests = serving.join().unwrap();
     assert!(requests[0].contains("x-key: k\r\n"), "{}", requests[0]);
+    assert!(
+        requests[1].contains("mcp-session-id: s\r\n"),
+        "{}",
+        requests[1]
+    );
     assert!(
         requests[1].contains("last-event-id: 2\r\n"),
         "{}",

@@ -7,8 +7,8 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Fields that the proxy writes itself, because they frame a message or carry the protocol's state.
-const OURS: [&str; 17] = [
+/// Fields that are always ours, because they frame a message or are what the engine reconnects by.
+const FRAMING: [&str; 13] = [
     "accept",
     "connection",
     "content-length",
@@ -17,15 +17,18 @@ const OURS: [&str; 17] = [
     "host",
     "keep-alive",
     "last-event-id",
-    "mcp-method",
-    "mcp-name",
-    "mcp-protocol-version",
-    "mcp-session-id",
     "te",
     "trailer",
     "transfer-encoding",
     "upgrade",
     "proxy-connection",
+];
+/// Fields that the proxy writes itself, because they carry the protocol's state.
+const PROTOCOL: [&str; 4] = [
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
 ];
 
 /// Why a `--header` cannot be sent. Never holds the value.
@@ -73,6 +76,25 @@ pub fn parse(
     given: &[String],
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<HeaderMap, HeaderError> {
+    let headers = parse_any(given, variable)?;
+    match PROTOCOL
+        .into_iter()
+        .find(|name| headers.contains_key(*name))
+    {
+        Some(name) => Err(HeaderError::Ours(name.to_owned())),
+        None => Ok(headers),
+    }
+}
+
+/// The same for a stream that is followed without speaking MCP: the state of a session is the user's
+/// to give, as any other field.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_any(
+    given: &[String],
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<HeaderMap, HeaderError> {
     let mut headers = HeaderMap::new();
     let lines = given.iter().flat_map(|value| value.lines());
     for line in lines.filter(|line| !line.trim().is_empty()) {
@@ -81,7 +103,7 @@ pub fn parse(
         let field: HeaderName = name
             .parse()
             .map_err(|_| HeaderError::Name(name.to_owned()))?;
-        if OURS.contains(&field.as_str()) {
+        if FRAMING.contains(&field.as_str()) {
             return Err(HeaderError::Ours(name.to_owned()));
         }
         let expanded = expand(name, value.trim(), &variable)?;
@@ -154,6 +176,19 @@ mod tests {
     #[test]
     fn a_trailing_line_end_of_a_secret_is_not_sent() {
         assert_eq!(parsed(&["X-A: ${FILE}"]).unwrap()["x-a"], "from a file");
+    }
+
+    #[test]
+    fn the_state_of_a_session_is_the_user_s_only_outside_of_mcp() {
+        let given = ["Mcp-Session-Id: s3cret".to_owned()];
+        let ours = HeaderError::Ours("mcp-session-id".into());
+        assert_eq!(parse(&given, |_| None), Err(ours));
+        assert_eq!(
+            parse_any(&given, |_| None).unwrap()["mcp-session-id"],
+            "s3cret"
+        );
+        let given = ["Last-Event-ID: 1".to_owned()];
+        assert!(parse_any(&given, |_| None).is_err());
     }
 
     #[test]

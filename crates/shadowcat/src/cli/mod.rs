@@ -69,7 +69,8 @@ Examples:
   shadowcat sse https://stream.example/events               id, type and data of each event, in one line
   shadowcat sse --json https://stream.example/events        each event as an object
   shadowcat sse --last-event-id 42 http://127.0.0.1:3000/   go on after an event
-  shadowcat sse --header 'Authorization: Bearer ${TOKEN}' https://stream.example/events";
+  shadowcat sse --header 'Authorization: Bearer ${TOKEN}' https://stream.example/events
+  shadowcat sse --header 'Mcp-Session-Id: ${SESSION}' http://127.0.0.1:8080/mcp";
 
 const DEMO_EXAMPLES: &str = "\
 Examples:
@@ -415,7 +416,7 @@ fn sse(words: SseWords, log_level_given: bool) -> Result<Invocation, Failure> {
             words.url
         )));
     }
-    let headers = header::parse(&words.header, |name| std::env::var(name).ok())
+    let headers = header::parse_any(&words.header, |name| std::env::var(name).ok())
         .map_err(|error| Failure::Usage(error.to_string()))?;
     Ok(Invocation::Sse(Box::new(Sse {
         url: server::parse_url(&words.url, "sse")?,
