@@ -35,6 +35,17 @@ fn a_crash_answers_every_waiting_request_and_the_next_one_finds_a_new_process() 
 }
 
 #[test]
+fn the_error_of_a_crash_tells_what_the_server_said_last_without_secrets() {
+    let options = ["--env", "PLACE=s3cret-place"];
+    let (_proxy, http) = Proxy::reverse(&options, &["sh", "-c", SERVER]);
+    let body = http.session().call(2, "x/complain").body;
+    assert!(
+        body.contains("exit status: 4; it last said: no database at ***"),
+        "{body}"
+    );
+}
+
+#[test]
 fn a_crash_is_noticed_while_a_descendant_holds_the_pipe_and_ends_the_descendant() {
     let (mut proxy, http) = Proxy::reverse(&[], &["sh", "-c", SERVER]);
     let session = http.session();

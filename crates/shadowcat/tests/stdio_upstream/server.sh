@@ -33,6 +33,7 @@ while read -r line; do
     *'"method":"x/mute"'*) exec >&-; sleep 300 ;;
     *'"method":"x/deaf"'*) echo "deaf" >&2; exec <&-; sleep 300 ;;
     *'"method":"x/exit"'*) exit 3 ;;
+    *'"method":"x/complain"'*) echo "no database at $PLACE" >&2; exit 4 ;;
     *'"method":"x/die"'*) sleep 300 & echo "left $!" >&2; kill -9 $$ ;;
     *'"method":"x/hold"'*) held=$id; echo "holding" >&2 ;;
     *'"method":"x/release"'*) result "$id" '{}'; result "$held" '{"held":true}' ;;

@@ -24,6 +24,7 @@ use tracing::{debug, info, warn};
 use super::Shared;
 use super::faults::{self, Death};
 use super::group::{Ask, Group};
+use super::last_line::LastLine;
 use super::output;
 use super::spawn::spawn;
 use crate::lines::{self, LineSender, LineWriter};
@@ -35,6 +36,8 @@ use crate::upstream::{Incoming, Reply, RequestContext};
 const LAST_WORDS: Duration = Duration::from_millis(400);
 /// How long what is left in the pipe of a dead process may take. A descendant may hold it open.
 const REST: Duration = Duration::from_millis(250);
+/// How long the last line on a dead process's stderr may take. A descendant may hold that open, too.
+const LAST_LINE: Duration = Duration::from_millis(100);
 /// How long a process that is to end may take nothing of what still waits for it.
 const FINISH_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a group may take to end after its stdin was closed, after SIGTERM, and after SIGKILL. The
@@ -102,6 +105,7 @@ impl Child {
             ending: ending.clone(),
             productive: Arc::default(),
             complaint: Arc::default(),
+            last_line: Arc::new(LastLine::new(&shared.config.environment)),
             started: Instant::now(),
             shared,
             _gone: gone.clone().drop_guard(),
@@ -138,7 +142,7 @@ impl Child {
         let sent = self.lines.send(message.as_line(), None).await;
         sent.map_err(|_| {
             let ended = self.router.ended();
-            ended.unwrap_or_else(|| Death::InputClosed.fault("its stdin"))
+            ended.unwrap_or_else(|| Death::InputClosed.fault("its stdin", None))
         })
     }
 
@@ -205,6 +209,8 @@ struct Life {
     productive: Arc<Mutex<bool>>,
     /// Why the launcher could not run the command.
     complaint: Arc<Mutex<Option<String>>>,
+    /// What it said last.
+    last_line: Arc<LastLine>,
     started: Instant,
     /// Until it exits.
     running: Option<Running>,
@@ -228,6 +234,7 @@ impl Life {
             stderr,
             Arc::clone(&self.shared),
             Arc::clone(&self.complaint),
+            Arc::clone(&self.last_line),
         )));
         match self.death(&mut reading, &mut relaying).await {
             Some(death) => self.died(&death),
@@ -286,23 +293,22 @@ impl Life {
 
     /// Tells a command that could not be run from one that ran and exited.
     async fn exited(&self, status: ExitStatus, relaying: &mut AbortOnDropHandle<()>) -> Death {
-        if status
-            .code()
-            .is_some_and(|code| LAUNCHER_STATUSES.contains(&code))
-        {
-            if !relaying.is_finished() {
-                let _ = timeout(REST, relaying).await;
-            }
-            if let Some(why) = self.complaint.lock().take() {
-                return Death::NotRun(why);
-            }
+        let code = status.code();
+        let launcher = code.is_some_and(|code| LAUNCHER_STATUSES.contains(&code));
+        let patience = if launcher { REST } else { LAST_LINE };
+        if !relaying.is_finished() {
+            let _ = timeout(patience, relaying).await;
         }
-        Death::Exited(status)
+        match self.complaint.lock().take() {
+            Some(why) if launcher => Death::NotRun(why),
+            _ => Death::Exited(status),
+        }
     }
 
     /// It ended by itself: everybody who waits is told.
     fn died(&self, death: &Death) {
-        let fault = death.fault(&self.shared.name);
+        let last_line = self.last_line.recent();
+        let fault = death.fault(&self.shared.name, last_line.as_deref());
         let metrics = &self.shared.metrics;
         metrics.child_crashes.inc();
         self.count_exit(death.cause());

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use shadowcat_sse::reconnect::Policy;
 
+use super::name;
+
 /// A command that speaks MCP on its pipes, and the bounds of its processes.
 #[derive(Clone)]
 pub struct StdioConfig {
@@ -38,10 +40,9 @@ pub struct Launcher {
 }
 
 impl StdioConfig {
-    /// The command's file name.
+    /// What the server is called: the command's file name, or what it is a launcher of.
     pub(super) fn display_name(&self) -> String {
-        let name = Path::new(&self.program).file_name();
-        name.unwrap_or(&self.program).to_string_lossy().into_owned()
+        name::of(&self.program, &self.arguments)
     }
 
     /// Looks for the program as the process will, without starting it.

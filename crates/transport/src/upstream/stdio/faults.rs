@@ -36,8 +36,8 @@ impl Death {
         }
     }
 
-    /// What everything gets that waited for the process.
-    pub(super) fn fault(&self, server: &str) -> Fault {
+    /// What everything gets that waited for the process. `last_line`: what it said before.
+    pub(super) fn fault(&self, server: &str, last_line: Option<&str>) -> Fault {
         let kind = match self {
             Self::NotRun(_) => FaultKind::ChildNotStarted,
             _ => FaultKind::ChildExited,
@@ -50,7 +50,11 @@ impl Death {
             Self::InputClosed => "closed its stdin".to_owned(),
             Self::Lost(error) => format!("was lost: {error}"),
         };
-        upstream(kind, format!("the server's process ({server}) {what}"))
+        let said = last_line.map_or(String::new(), |line| format!("; it last said: {line}"));
+        upstream(
+            kind,
+            format!("the server's process ({server}) {what}{said}"),
+        )
     }
 }
 

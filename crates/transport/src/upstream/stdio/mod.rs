@@ -7,6 +7,7 @@
 //!   lives as long as the process.
 //! - `child` is one running process: its pipes, how its death is noticed, how it is ended.
 //! - `group` ends a process with its descendants.
+//! - `name` is what a command is called, `last_line` what a process said before it died.
 //! - `crashes` decides when a command that keeps crashing is started again.
 //! - `leg` is what the pipeline sees of it.
 //!
@@ -18,7 +19,9 @@ mod command;
 mod crashes;
 mod faults;
 mod group;
+mod last_line;
 mod leg;
+mod name;
 mod output;
 mod spawn;
 
@@ -54,7 +57,7 @@ pub struct StdioUpstream {
 /// What all children of one command share.
 struct Shared {
     config: StdioConfig,
-    /// The command's file name.
+    /// What the server is called in logs and errors.
     name: String,
     /// One permit per child that runs.
     room: Arc<Semaphore>,

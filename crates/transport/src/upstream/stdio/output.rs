@@ -10,6 +10,7 @@ use tokio::io::AsyncRead;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::last_line::LastLine;
 use super::{Shared, faults};
 use crate::lines::{Line, LineSender, Lines, excerpt};
 use crate::metrics::{ByteLabels, Reason};
@@ -111,11 +112,13 @@ fn note_productive(shared: &Shared, productive: &Mutex<bool>) {
     }
 }
 
-/// Relays stderr to the log, line by line. The launcher's complaint goes to `complaint` instead.
+/// Relays stderr to the log, line by line; `last` hears the same. The launcher's complaint goes to
+/// `complaint` instead.
 pub(super) async fn relay(
     stderr: impl AsyncRead + Unpin,
     shared: Arc<Shared>,
     complaint: Arc<Mutex<Option<String>>>,
+    last: Arc<LastLine>,
 ) {
     let own = shared.config.launcher.complaint;
     let mut lines = Lines::new(stderr, MAX_LOG_LINE);
@@ -126,11 +129,15 @@ pub(super) async fn relay(
                 let text = String::from_utf8_lossy(&line);
                 match text.strip_prefix(own).filter(|_| !own.is_empty()) {
                     Some(why) => *complaint.lock() = Some(format!("cannot start {why}")),
-                    None => info!(target: TARGET, "{}: {text}", shared.name),
+                    None => {
+                        last.said(&text);
+                        info!(target: TARGET, "{}: {text}", shared.name);
+                    }
                 }
             }
             Ok(Some(Line::TooLong(start))) => {
                 let start = String::from_utf8_lossy(&start);
+                last.said(&start);
                 info!(target: TARGET, "{}: {start}… (the start of a line over {MAX_LOG_LINE} bytes)", shared.name);
             }
             Ok(Some(Line::Skipped(_))) => {}
