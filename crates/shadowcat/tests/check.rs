@@ -131,8 +131,11 @@ async fn what_cannot_be_used_gets_one_line_with_the_next_step() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}/mcp", taken.local_addr().unwrap())
     };
+    let plain = Fixture::start(Options::default()).await.unwrap();
+    let plain = plain.url().replace("http:", "https:");
     for (arguments, hint) in [
         (&[&*free][..], "is it running"),
+        (&[&*plain], "begins with http://"),
         (&["--", "no-such-command-here"], "no-such-command-here"),
         (&["--", "false"], "by hand"),
         (&["--timeout", "300ms", "--", "sleep", "60"], "--timeout"),

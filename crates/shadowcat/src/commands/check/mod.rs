@@ -75,10 +75,7 @@ pub(crate) async fn run(check: Check) -> Result<(), Failure> {
 }
 
 async fn probe(upstream: &dyn Upstream, http: Option<&HttpUpstream>) -> Result<Findings, String> {
-    upstream.probe().await.map_err(|problem| match http {
-        Some(_) => format!("{problem}; is it running, and are host and port right?"),
-        None => problem,
-    })?;
+    upstream.probe().await?;
     let modern = modern(upstream).await;
     let legacy = legacy(upstream, http).await;
     let (legacy, examination) = match legacy {
@@ -201,7 +198,7 @@ fn explain(fault: &Fault) -> String {
             "; give it credentials: --header 'Authorization: Bearer ${TOKEN}'"
         }
         FaultKind::Connect => "; is it running, and are host and port right?",
-        FaultKind::Tls => "; is it https, and is its certificate one that this machine trusts?",
+        FaultKind::Tls => "; is its certificate one that this machine trusts?",
         FaultKind::Status => "; is the path right? Servers are often at /mcp or /sse",
         FaultKind::ContentType | FaultKind::BadResponse => {
             "; something answers here that does not speak MCP"

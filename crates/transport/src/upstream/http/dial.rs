@@ -66,6 +66,22 @@ pub enum DialError {
     Tls(rustls::Error),
 }
 
+impl DialError {
+    /// What an operator is to look at.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "is it running, and are host and port right?",
+            Self::Timeout => "is its host up, and does a firewall let us through?",
+            // Something answers, and not in TLS.
+            Self::Tls(rustls::Error::InvalidMessage(_)) => {
+                "does it speak plain http at this port? Then its URL begins with http://"
+            }
+            Self::Tls(_) => "is its certificate one that this machine trusts?",
+        }
+    }
+}
+
 /// A connection that HTTP can be spoken on.
 pub struct Wire {
     io: Box<dyn Io>,

@@ -140,7 +140,10 @@ impl Upstream for HttpUpstream {
         Box::pin(async move {
             match dialling.await {
                 Ok(_) => Ok(()),
-                Err(error) => Err(format!("{name} cannot be reached: {error}")),
+                Err(error) => {
+                    let advice = error.advice();
+                    Err(format!("{name} cannot be reached: {error}; {advice}"))
+                }
             }
         })
     }

@@ -57,7 +57,7 @@ impl Watched {
                     server = self.name,
                     %error,
                     "the server cannot be reached; {}",
-                    advice(error)
+                    error.advice()
                 );
             }
             (None, Some(since)) => {
@@ -66,17 +66,6 @@ impl Watched {
                 info!(server = self.name, ?away, "the server can be reached again");
             }
             (Some(_), Some(_)) | (None, None) => {}
-        }
-    }
-}
-
-/// What an operator is to look at.
-fn advice(error: &DialError) -> &'static str {
-    match error {
-        DialError::Unreachable(_) => "is it running, and are host and port right?",
-        DialError::Timeout => "is its host up, and does a firewall let us through?",
-        DialError::Tls(_) => {
-            "does it speak https at this port, and does this machine trust its certificate?"
         }
     }
 }

@@ -48,6 +48,7 @@ async fn a_server_without_tls_is_a_tls_error() {
     let (port, _first) = listener(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
     let error = failure(&without_proxy(), &uri(format!("https://127.0.0.1:{port}/"))).await;
     assert!(matches!(error, DialError::Tls(_)), "{error}");
+    assert!(error.advice().contains("http://"), "{}", error.advice());
 }
 
 #[tokio::test]
