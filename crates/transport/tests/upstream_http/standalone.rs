@@ -1,6 +1,7 @@
 //! The standalone stream: it comes back for as long as the session lives.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use shadowcat_mcp::fault::{Executed, FaultKind};
@@ -273,6 +274,39 @@ async fn standing_streams_leave_a_fifth_of_the_connections_to_calls() {
             .unwrap()
             .unwrap()
     );
+}
+
+/// A stream that was given up leaves its place to others; to come back it waits for one as a new
+/// stream does.
+#[tokio::test(start_paused = true)]
+async fn a_reconnect_waits_for_a_place_like_a_first_connection() {
+    const TRIES: usize = 2;
+    let resumes = AtomicUsize::new(0);
+    let server = Server::new(move |seen, n| match n {
+        0 => initialized(),
+        1 => events([event_id("a", note(1)), pause(), Step::Abort]),
+        _ if cursor(seen).is_none() => events([Step::Hang]),
+        _ if resumes.fetch_add(1, Ordering::SeqCst) < TRIES => status(503),
+        _ => events([event_id("b", note(2)), Step::Hang]),
+    });
+    let mut config = config();
+    config.max_connections = 1;
+    config.reconnect.max_attempts = TRIES as u32;
+    let leg = in_session_with(config, &server).await;
+    let mut incoming = leg.standalone().await.unwrap();
+    assert_eq!(next(&mut incoming).await, note(1));
+    let back = tokio::spawn(async move { next(&mut incoming).await });
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let tried = server.seen().len();
+    assert_eq!(tried, 2 + TRIES, "it is given up, and probed for later");
+    let other = timeout(Duration::from_secs(1), leg.standalone()).await;
+    let other = other.expect("its place is free").unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(server.seen().len(), tried + 1, "there is no place to probe");
+    drop(other);
+    let back = timeout(Duration::from_secs(1), back).await.unwrap();
+    assert_eq!(back.unwrap(), note(2));
+    assert_eq!(cursor(&server.seen()[tried + 1]), Some("a"));
 }
 
 #[tokio::test(start_paused = true)]
