@@ -1,7 +1,8 @@
 """The suite's scenarios through Shadowcat, compared with the same without it.
 
 Four runs: `reverse` in front of a good server over HTTP and over stdio, and `forward` behind a good client over HTTP
-and over stdio, each against the suite's own mock on the other side. A scenario counts where it passes directly. One
+and over stdio, each against the suite's own mock on the other side. What the suite asks of a server's streams is tried
+with `forward --listen`, too, which is the same HTTP edge beside the client. A scenario counts where it passes directly. One
 that fails is tried once more by itself, direct or not: on a loaded machine the suite's own deadlines strike.
 """
 
@@ -18,6 +19,8 @@ from harness.shadowcat import Shadowcat, listening
 
 HERE = Path(__file__).resolve().parent
 RETRIES = 6
+# What the suite asks of a server's streams: several at once, and resumption.
+STREAMS = ("server-sse-multiple-streams", "server-sse-polling")
 UPSTREAM_SECONDS = 60
 
 
@@ -49,14 +52,20 @@ class Conformance:
         self.expected = Expected.read()
 
     def server_runs(self) -> None:
-        """`reverse` with both kinds of server behind it."""
+        """`reverse` and `forward --listen` with both kinds of server behind them."""
         with self._http_server("direct") as url:
             direct = self._tried_as_server("server direct", url, self.suite.scenarios("server"))
         self._count_direct("server", direct)
         with self.report.guard("reverse over HTTP"), self._http_server("reverse") as url:
-            self._reverse("reverse over HTTP", [url], direct)
+            self._serve("reverse over HTTP", self.shadowcat.reverse([url]), direct)
+        stdio = ["--", *self._stdio_server()]
         with self.report.guard("reverse over stdio"):
-            self._reverse("reverse over stdio", ["--", *self._stdio_server()], direct)
+            self._serve("reverse over stdio", self.shadowcat.reverse(stdio), direct)
+        streams = {scenario: outcome for scenario, outcome in direct.items() if scenario.name in STREAMS}
+        with self.report.guard("forward --listen over HTTP"), self._http_server("forward") as url:
+            self._serve("forward --listen over HTTP", self.shadowcat.forward_http([url]), streams)
+        with self.report.guard("forward --listen over stdio"):
+            self._serve("forward --listen over stdio", self.shadowcat.forward_http(stdio), streams)
 
     def client_runs(self) -> None:
         """`forward` with both kinds of client in front of it."""
@@ -75,12 +84,14 @@ class Conformance:
             )
             self._compare(run, direct, lambda label, wanted: self._tried_as_client(label, shim, wanted, env))
 
-    def _reverse(self, run: str, server: list[str], direct: Outcomes) -> None:
+    def _serve(self, run: str, command: list[str], direct: Outcomes) -> None:
         log = self.out / f"{run}.log"
-        with listening(self.shadowcat.reverse(server), log, env=self._with_everything_server()) as url:
+        with listening(command, log, env=self._with_everything_server()) as url:
             self._compare(run, direct, lambda label, wanted: self._tried_as_server(label, url, wanted))
 
     def _tried_as_server(self, label: str, url: str, scenarios: list[Scenario]) -> Outcomes:
+        if len(scenarios) <= RETRIES:
+            return {scenario: self.suite.server_alone(url, scenario, label) for scenario in scenarios}
         found = self.suite.server(url, scenarios, label)
         return self._again(found, lambda scenario: self.suite.server_alone(url, scenario, label))
 

@@ -1,4 +1,4 @@
-"""A long call of server-everything over stdio, through `reverse`, whose client connection is cut three times.
+"""A long call of server-everything over stdio, in both modes, whose client connection is cut three times.
 
 The server knows nothing of streams, and nothing of the cuts. The SDKs come back with the ids that Shadowcat gave them;
 each step of the call and its result must arrive once, in order.
@@ -40,18 +40,21 @@ class Cuts:
 def play(tools: Toolchain, shadowcat: Shadowcat, report: Report, out: Path) -> None:
     """Every SDK that resumes, in the legacy era: the modern one has no resumption."""
     server = everything(tools, "stdio", {"resumption": long_call(SECONDS, STEPS)})
+    modes = {"reverse": shadowcat.reverse, "forward HTTP": shadowcat.forward_http}
     for client in clients(tools):
-        if client.mode != "legacy":
-            name = f"{client.name}, reverse, long call cut three times"
+        if client.mode == "legacy":
+            continue
+        for mode, command in modes.items():
+            name = f"{client.name}, {mode}, long call cut three times"
             with report.guard(name):
-                _cut_three_times(tools, shadowcat, report, out, client, server, name)
+                _cut_three_times(tools, command(["--", *server.command]), report, out, client, server, name)
 
 
 def _cut_three_times(
-    tools: Toolchain, shadowcat: Shadowcat, report: Report, out: Path, client: Client, server: Server, name: str
+    tools: Toolchain, proxy: list[str], report: Report, out: Path, client: Client, server: Server, name: str
 ) -> None:
     with (
-        listening(shadowcat.reverse(["--", *server.command]), out / f"{name} (shadowcat).log") as url,
+        listening(proxy, out / f"{name} (shadowcat).log") as url,
         cutting(urlsplit(url).port) as cutter,
     ):
         cuts = Cuts(cutter, RESETS if client.name.startswith("TypeScript") else CUTS)
