@@ -27,6 +27,9 @@ pub const NAME: HeaderName = HeaderName::from_static("mcp-name");
 /// What the names of mirrored tool parameters begin with.
 const PARAM_PREFIX: &str = "mcp-param-";
 
+/// How the official SDKs write what the answer to a POST may be; compared before it is parsed.
+const USUAL_ACCEPT: &str = "application/json, text/event-stream";
+
 /// The media type of JSON answers.
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// The media type of event streams.
@@ -152,18 +155,24 @@ pub fn version(headers: &HeaderMap) -> VersionHeader {
     let Some(first) = values.next() else {
         return VersionHeader::Absent;
     };
-    let text = String::from_utf8_lossy(first.as_bytes()).trim().to_owned();
+    let lossy = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     if let Some(second) = values.find(|value| *value != first) {
-        let second = String::from_utf8_lossy(second.as_bytes());
-        return VersionHeader::Unknown(format!("{text}, {second}"));
+        return VersionHeader::Unknown(format!("{}, {}", lossy(first).trim(), lossy(second)));
     }
-    text.parse()
-        .map_or(VersionHeader::Unknown(text), VersionHeader::Known)
+    let known = first.to_str().ok().and_then(|text| text.trim().parse().ok());
+    known.map_or_else(
+        || VersionHeader::Unknown(lossy(first).trim().to_owned()),
+        VersionHeader::Known,
+    )
 }
 
 /// Whether `Accept` allows both types that the answer to a POST may have.
 #[must_use]
 pub fn accepts_json_and_events(headers: &HeaderMap) -> bool {
+    let once = single(headers, &ACCEPT);
+    if matches!(once, Single::Once(value) if value == USUAL_ACCEPT) {
+        return true;
+    }
     accepts(headers, "application", "json") && accepts_events(headers)
 }
 
