@@ -26,9 +26,8 @@ pub struct HttpUpstreamConfig {
 /// Random numbers for jitter, uniform over `u64`. A simulation injects a seeded source.
 pub type Random = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// The operating system's randomness.
+/// A generator of each thread's own, seeded by the operating system.
 #[must_use]
 pub fn system_random() -> Random {
-    // Without randomness there is no jitter; that is no reason to fail a request.
-    Arc::new(|| getrandom::u64().unwrap_or_default())
+    Arc::new(rand::random)
 }
