@@ -14,14 +14,40 @@ pub mod memory;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 pub use event_id::{EventId, StreamNumber};
 
-/// A boxed future that borrows the log.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// What an operation of a log comes to: at once where all is in memory, which every message passes
+/// by without an allocation, or later.
+pub enum LogFuture<'a, T> {
+    /// It is done.
+    Ready(std::future::Ready<T>),
+    /// It is under way.
+    Later(Pin<Box<dyn Future<Output = T> + Send + 'a>>),
+}
+
+impl<T> LogFuture<'_, T> {
+    /// The outcome of an operation that is done.
+    #[must_use]
+    pub fn ready(outcome: T) -> Self {
+        Self::Ready(std::future::ready(outcome))
+    }
+}
+
+impl<T> Future for LogFuture<'_, T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        match self.get_mut() {
+            Self::Ready(ready) => Pin::new(ready).poll(cx),
+            Self::Later(later) => later.as_mut().poll(cx),
+        }
+    }
+}
 
 /// Names a session inside a log. Never leaves the process; not the `Mcp-Session-Id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -143,7 +169,7 @@ impl Default for Limits {
 /// - **Nothing before the first event.** A stream costs nothing before it is opened or appended to.
 pub trait EventLog: Send + Sync + 'static {
     /// Makes a stream known, so that sequence 0 of it can be read from. Idempotent.
-    fn open(&self, session: SessionKey, stream: StreamNumber, now: Instant) -> BoxFuture<'_, ()>;
+    fn open(&self, session: SessionKey, stream: StreamNumber, now: Instant) -> LogFuture<'_, ()>;
 
     /// Appends one message.
     ///
@@ -158,7 +184,7 @@ pub trait EventLog: Send + Sync + 'static {
         payload: Bytes,
         delivery: Delivery,
         now: Instant,
-    ) -> BoxFuture<'_, Result<EventId, AppendError>>;
+    ) -> LogFuture<'_, Result<EventId, AppendError>>;
 
     /// Reads what follows `cursor`, at most about `max_bytes` of payload (at least one record),
     /// and takes it as delivered.
@@ -171,26 +197,26 @@ pub trait EventLog: Send + Sync + 'static {
         cursor: EventId,
         max_bytes: usize,
         now: Instant,
-    ) -> BoxFuture<'_, Result<Page, ReadError>>;
+    ) -> LogFuture<'_, Result<Page, ReadError>>;
 
     /// A reader is in charge of the stream from now on: while it is, an append waits rather than
     /// giving up what was not read. No effect on an unknown stream, or after a higher number.
-    fn attach(&self, session: SessionKey, stream: StreamNumber, reader: u64) -> BoxFuture<'_, ()>;
+    fn attach(&self, session: SessionKey, stream: StreamNumber, reader: u64) -> LogFuture<'_, ()>;
 
     /// The reader is gone. No effect if another one is in charge.
-    fn detach(&self, session: SessionKey, stream: StreamNumber, reader: u64) -> BoxFuture<'_, ()>;
+    fn detach(&self, session: SessionKey, stream: StreamNumber, reader: u64) -> LogFuture<'_, ()>;
 
     /// Whether the record of this id is still held.
-    fn holds(&self, session: SessionKey, id: EventId) -> BoxFuture<'_, bool>;
+    fn holds(&self, session: SessionKey, id: EventId) -> LogFuture<'_, bool>;
 
     /// No more appends will come.
-    fn finish(&self, session: SessionKey, stream: StreamNumber, now: Instant) -> BoxFuture<'_, ()>;
+    fn finish(&self, session: SessionKey, stream: StreamNumber, now: Instant) -> LogFuture<'_, ()>;
 
     /// Drops everything of a session.
-    fn forget(&self, session: SessionKey) -> BoxFuture<'_, ()>;
+    fn forget(&self, session: SessionKey) -> LogFuture<'_, ()>;
 
     /// Drops what is older than its time to live. To be called every now and then.
-    fn expire(&self, now: Instant) -> BoxFuture<'_, ()>;
+    fn expire(&self, now: Instant) -> LogFuture<'_, ()>;
 
     /// Counters and levels, for metrics and tests.
     fn usage(&self) -> Usage;

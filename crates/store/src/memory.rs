@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{
-    AppendError, BoxFuture, Class, Delivery, EventId, EventLog, Limits, Page, ReadError,
+    AppendError, Class, Delivery, EventId, EventLog, Limits, LogFuture, Page, ReadError,
     SessionKey, StreamNumber, Usage,
 };
 use stream::{Stored, Stream};
@@ -247,9 +247,9 @@ impl Inner {
 }
 
 impl EventLog for MemoryLog {
-    fn open(&self, session: SessionKey, stream: StreamNumber, _now: Instant) -> BoxFuture<'_, ()> {
+    fn open(&self, session: SessionKey, stream: StreamNumber, _now: Instant) -> LogFuture<'_, ()> {
         self.inner.lock().open(session, stream);
-        Box::pin(std::future::ready(()))
+        LogFuture::ready(())
     }
 
     fn append(
@@ -260,7 +260,7 @@ impl EventLog for MemoryLog {
         payload: Bytes,
         delivery: Delivery,
         now: Instant,
-    ) -> BoxFuture<'_, Result<EventId, AppendError>> {
+    ) -> LogFuture<'_, Result<EventId, AppendError>> {
         let payload = if payload.len() <= COPIED {
             Bytes::copy_from_slice(&payload)
         } else {
@@ -271,7 +271,7 @@ impl EventLog for MemoryLog {
             .inner
             .lock()
             .append(&self.limits, (session, stream), record, now);
-        Box::pin(std::future::ready(appended))
+        LogFuture::ready(appended)
     }
 
     fn read(
@@ -280,36 +280,36 @@ impl EventLog for MemoryLog {
         cursor: EventId,
         max_bytes: usize,
         _now: Instant,
-    ) -> BoxFuture<'_, Result<Page, ReadError>> {
+    ) -> LogFuture<'_, Result<Page, ReadError>> {
         let page = self
             .inner
             .lock()
             .change(session, cursor.stream, |stream, _| {
                 (cursor.sequence <= stream.last).then(|| stream.page_after(cursor, max_bytes))
             });
-        Box::pin(std::future::ready(page.flatten().ok_or(ReadError::Unknown)))
+        LogFuture::ready(page.flatten().ok_or(ReadError::Unknown))
     }
 
-    fn attach(&self, session: SessionKey, stream: StreamNumber, reader: u64) -> BoxFuture<'_, ()> {
+    fn attach(&self, session: SessionKey, stream: StreamNumber, reader: u64) -> LogFuture<'_, ()> {
         let _ = self.inner.lock().change(session, stream, |stream, _| {
             if reader > stream.highest_reader {
                 stream.highest_reader = reader;
                 stream.reader = Some(reader);
             }
         });
-        Box::pin(std::future::ready(()))
+        LogFuture::ready(())
     }
 
-    fn detach(&self, session: SessionKey, stream: StreamNumber, reader: u64) -> BoxFuture<'_, ()> {
+    fn detach(&self, session: SessionKey, stream: StreamNumber, reader: u64) -> LogFuture<'_, ()> {
         let _ = self.inner.lock().change(session, stream, |stream, _| {
             if stream.reader == Some(reader) {
                 stream.reader = None;
             }
         });
-        Box::pin(std::future::ready(()))
+        LogFuture::ready(())
     }
 
-    fn holds(&self, session: SessionKey, id: EventId) -> BoxFuture<'_, bool> {
+    fn holds(&self, session: SessionKey, id: EventId) -> LogFuture<'_, bool> {
         let inner = self.inner.lock();
         let stream = inner
             .sessions
@@ -317,17 +317,17 @@ impl EventLog for MemoryLog {
             .and_then(|streams| streams.get(&id.stream));
         let holds = stream.is_some_and(|stream| stream.holds(id.sequence));
         drop(inner);
-        Box::pin(std::future::ready(holds))
+        LogFuture::ready(holds)
     }
 
-    fn finish(&self, session: SessionKey, stream: StreamNumber, now: Instant) -> BoxFuture<'_, ()> {
+    fn finish(&self, session: SessionKey, stream: StreamNumber, now: Instant) -> LogFuture<'_, ()> {
         let _ = self.inner.lock().change(session, stream, |stream, _| {
             stream.finished.get_or_insert(now);
         });
-        Box::pin(std::future::ready(()))
+        LogFuture::ready(())
     }
 
-    fn forget(&self, session: SessionKey) -> BoxFuture<'_, ()> {
+    fn forget(&self, session: SessionKey) -> LogFuture<'_, ()> {
         let mut inner = self.inner.lock();
         let streams: Vec<_> = inner
             .sessions
@@ -340,12 +340,12 @@ impl EventLog for MemoryLog {
             inner.remove(session, stream);
         }
         drop(inner);
-        Box::pin(std::future::ready(()))
+        LogFuture::ready(())
     }
 
-    fn expire(&self, now: Instant) -> BoxFuture<'_, ()> {
+    fn expire(&self, now: Instant) -> LogFuture<'_, ()> {
         self.inner.lock().expire(now, self.limits.ttl);
-        Box::pin(std::future::ready(()))
+        LogFuture::ready(())
     }
 
     fn usage(&self) -> Usage {
