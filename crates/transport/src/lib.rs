@@ -16,4 +16,5 @@ pub mod downstream;
 mod lines;
 pub mod metrics;
 mod repoll;
+pub mod request_span;
 pub mod upstream;

@@ -23,6 +23,7 @@ use shadowcat_mcp::message::{Kind, Message};
 use shadowcat_mcp::version::{Era, ProtocolVersion};
 use shadowcat_sse::reconnect::backoff;
 use shadowcat_transport::metrics::Reason;
+use shadowcat_transport::request_span::in_request;
 use shadowcat_transport::upstream::{Item, Leg, Reply, RequestContext, SendContext};
 use tokio::time::Instant;
 use tracing::{Instrument, info, warn};
@@ -55,7 +56,9 @@ impl Session {
     pub(super) fn lost(self: &Arc<Self>, generation: u64, fault: &Fault) {
         if !self.may_heal() {
             if self.generation() == generation {
-                warn!(%fault, "the upstream session is lost, and the client's with it");
+                in_request(
+                    || warn!(%fault, "the upstream session is lost, and the client's with it"),
+                );
                 self.end_soon(None);
             }
             return;
@@ -63,7 +66,7 @@ impl Session {
         let Some(failures) = self.note_loss(generation, fault) else {
             return;
         };
-        warn!(%fault, failures, "the upstream session is lost");
+        in_request(|| warn!(%fault, failures, "the upstream session is lost"));
         let session = Arc::clone(self);
         let cause = fault.clone();
         let healing = async move { session.heal(generation, failures, cause).await };

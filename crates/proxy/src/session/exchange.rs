@@ -17,9 +17,10 @@ use shadowcat_mcp::inspect::{self, ProgressToken};
 use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_transport::metrics::Outcome;
+use shadowcat_transport::request_span::RequestSpan;
 use shadowcat_transport::upstream::{Deadline, Incoming, Item, Leg, Reply, RequestContext};
 use tokio::time::Instant;
-use tracing::{Instrument, Span, debug};
+use tracing::debug;
 
 use super::Session;
 use super::flight::Flight;
@@ -72,14 +73,14 @@ impl Session {
         headers: HeaderMap,
         flight: Arc<Flight>,
         tracked: bool,
-    ) -> Exchange {
+    ) -> Box<Exchange> {
         // A subscription never ends by itself: nobody waits for that.
         let counted = method != Method::SubscriptionsListen;
         let timeout = self.shared.config.request_timeout.filter(|_| counted);
         self.exchanges
             .fetch_add(usize::from(counted), Ordering::SeqCst);
-        let span = tracing::error_span!(parent: &self.span, "request", %id, %method);
-        Exchange {
+        let span = RequestSpan::new(&self.span, &id, &method);
+        Box::new(Exchange {
             bounds: Bounds {
                 deadline: Deadline::new(timeout.map(|timeout| Instant::now() + timeout)),
                 session: Arc::clone(self),
@@ -103,7 +104,7 @@ impl Session {
             started: Instant::now(),
             outcome: Outcome::Cancelled,
             counted,
-        }
+        })
     }
 }
 
@@ -131,7 +132,7 @@ struct Exchange {
     gate: Option<Hold>,
     /// Where the request is a subscription.
     listening: Option<Box<Listening>>,
-    span: Span,
+    span: Arc<RequestSpan>,
     started: Instant,
     outcome: Outcome,
     /// Whether the session counts it among its open exchanges.
@@ -145,12 +146,12 @@ enum Phase {
 }
 
 impl Exchange {
-    fn outgoings(self) -> Outgoings {
+    fn outgoings(self: Box<Self>) -> Outgoings {
         Box::pin(futures_util::stream::unfold(
             self,
             |mut exchange| async move {
-                let span = exchange.span.clone();
-                let outgoing = exchange.next().instrument(span).await?;
+                let span = Arc::clone(&exchange.span);
+                let outgoing = span.scope(exchange.next()).await?;
                 Some((outgoing, exchange))
             },
         ))

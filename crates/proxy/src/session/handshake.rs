@@ -18,6 +18,7 @@ use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::{Era, ProtocolVersion, VersionError};
 use shadowcat_transport::metrics::Reason;
+use shadowcat_transport::request_span::in_request;
 use tracing::{info, warn};
 
 use super::Session;
@@ -201,12 +202,12 @@ impl Session {
         match self.judge(&response) {
             Ok((version, result)) => {
                 self.leg_negotiated(version);
-                info!(%version, "session initialized");
+                in_request(|| info!(%version, "session initialized"));
                 self.handshake.lock().result = Some(result);
                 response
             }
             Err(refusal) => {
-                warn!(%refusal, "refused the server's answer to initialize");
+                in_request(|| warn!(%refusal, "refused the server's answer to initialize"));
                 self.end_soon(None);
                 refusal.to_response(id)
             }

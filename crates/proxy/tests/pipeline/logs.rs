@@ -41,34 +41,33 @@ async fn every_line_names_its_session_and_request_at_any_level() {
         .with_ansi(false)
         .with_max_level(tracing::Level::DEBUG)
         .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    // For the whole process: with a subscriber of this thread's own, a line that another test's
+    // thread came by first may count as wanted by nobody.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
     let proxy = Proxy::new(Habits::default(), Config::default());
     let client = proxy.initialized().await;
-    let posting = client.posting(r#"{"id":"abc","method":"tools/call","params":{"name":"t"}}"#);
+    let posting = client.posting(r#"{"id":"logged","method":"tools/call","params":{"name":"t"}}"#);
     let lost = fault(FaultKind::ConnectionLost, Executed::Unknown);
     proxy.server.request().await.fail(lost);
     posting.await.unwrap();
-    let posting = client.posting(r#"{"id":7,"method":"tools/list"}"#);
+    let posting = client.posting(r#"{"id":7771,"method":"tools/list"}"#);
     proxy.server.request().await.fail(session_lost());
     proxy.server.request().await.json("{}");
     posting.await.unwrap();
     client.delete().await;
     let text = String::from_utf8(captured.0.lock().clone()).unwrap();
-    let line = |part: &str| {
-        let mut lines = text.lines();
-        let found = lines.find(|line| line.contains(part));
-        found.unwrap_or_else(|| panic!("no {part:?} in {text}"))
+    // Other tests' lines stand between these.
+    let has = |parts: [&str; 2]| {
+        let found = text
+            .lines()
+            .find(|line| parts.iter().all(|part| line.contains(part)));
+        assert!(found.is_some(), "no line with {parts:?} in {text}");
     };
-    let failed = line("the request failed");
-    let whose = r#"session{id=1}:request{id="abc" method=tools/call}"#;
-    assert!(failed.contains(whose), "{failed}");
-    let lost = line("the upstream session is lost");
-    assert!(
-        lost.contains("session{id=1}") && lost.contains("request{id=7"),
-        "{lost}"
-    );
-    let restored = line("upstream session restored");
-    assert!(restored.contains("session{id=1}"), "{restored}");
+    let failed = r#"session{id=1}:request{id="logged" method=tools/call}"#;
+    has(["the request failed", failed]);
+    let lost = "session{id=1}:request{id=7771 method=tools/list}";
+    has(["the upstream session is lost", lost]);
+    has(["upstream session restored", "session{id=1}"]);
     let secret = client.headers["mcp-session-id"].to_str().unwrap();
     assert!(!text.contains(secret), "the session id is a secret");
 }

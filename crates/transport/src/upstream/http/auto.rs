@@ -21,6 +21,7 @@ use tracing::{debug, info};
 use super::Shared;
 use super::legacy_sse::{self, LegacySseLeg, NotOpened, Opened};
 use super::session::{Refused, SessionLeg};
+use crate::request_span::in_request;
 use crate::upstream::{BoxFuture, Incoming, Leg, Reply, RequestContext, SendContext};
 
 /// How long it is remembered that a server speaks HTTP+SSE: it may be upgraded (eras, 3.1).
@@ -140,7 +141,9 @@ impl Auto {
         }
         match legacy_sse::open(shared, &headers).await {
             Ok(opened) => {
-                info!(server = %shared.name, "the server speaks HTTP+SSE (2024-11-05)");
+                in_request(
+                    || info!(server = %shared.name, "the server speaks HTTP+SSE (2024-11-05)"),
+                );
                 shared.transport.saw_legacy_sse();
                 let context = RequestContext {
                     headers,

@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::super::Shared;
 use super::{Driver, Next};
+use crate::request_span::in_request;
 use crate::upstream::{Item, Source};
 
 /// How much of an unreadable event a warning quotes.
@@ -51,6 +52,11 @@ impl Messages {
         self.wanted = self.wanted_before;
     }
 
+    fn give(&mut self, message: Message) -> Poll<Option<Result<Item, Fault>>> {
+        self.wanted_before = std::mem::replace(&mut self.wanted, true);
+        Poll::Ready(Some(Ok(Item::Message(message))))
+    }
+
     /// What the stream was for was given: nothing more comes, and nothing reconnects.
     pub(crate) fn done(&mut self) {
         self.pending.clear();
@@ -63,8 +69,7 @@ impl Source for Messages {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Item, Fault>>> {
         loop {
             if let Some(message) = self.pending.pop_front() {
-                self.wanted_before = std::mem::replace(&mut self.wanted, true);
-                return Poll::Ready(Some(Ok(Item::Message(message))));
+                return self.give(message);
             }
             if self.over {
                 return Poll::Ready(None);
@@ -77,7 +82,7 @@ impl Source for Messages {
                     self.wanted = false;
                     match self.reader.read(event, &self.shared) {
                         None => {}
-                        Some(Payload::Single(message)) => self.pending.push_back(message),
+                        Some(Payload::Single(message)) => return self.give(message),
                         Some(Payload::Batch(messages)) => self.pending.extend(messages),
                     }
                 }
@@ -91,7 +96,7 @@ impl Source for Messages {
                     self.over = true;
                     return Poll::Ready(Some(Err(self.driver.parked_fault())));
                 }
-                Next::Answer(message) => self.pending.push_back(message),
+                Next::Answer(message) => return self.give(message),
                 Next::Over(_) | Next::Parked => self.over = true,
             }
         }
@@ -133,7 +138,9 @@ impl Reader {
         shared.counters.bad_message(reason);
         if !std::mem::replace(&mut self.warned, true) {
             let quoted = String::from_utf8_lossy(&bytes[..bytes.len().min(QUOTED_BYTES)]);
-            warn!(server = %shared.name, why, %quoted, "skipped an event that holds no message");
+            in_request(|| {
+                warn!(server = %shared.name, why, %quoted, "skipped an event that holds no message");
+            });
         }
     }
 }

@@ -11,6 +11,7 @@ use tracing::error;
 use super::super::client::Connected;
 use super::super::events::{BodyEnd, EventBody};
 use super::{Answered, Driver, Failure, Link, Opened, Standing, now};
+use crate::request_span::in_request;
 
 impl Driver {
     /// Reads the open connection; `None` when it is not open any more.
@@ -208,7 +209,9 @@ impl Driver {
 
     /// A mistake of ours: the stream ends, whatever else.
     fn confused(&mut self, unexpected: &reconnect::Unexpected) {
-        error!(server = %self.shared.name, %unexpected, "a stream is in a state that it cannot be in");
+        in_request(|| {
+            error!(server = %self.shared.name, %unexpected, "a stream is in a state that it cannot be in");
+        });
         self.link = Link::None;
         let closed = self
             .engine

@@ -12,7 +12,8 @@ use tracing::{Span, debug, info, warn};
 
 use super::super::Shared;
 use super::attempt::Failure;
-use crate::metrics::{LivenessLabels, Reason, StreamLabels};
+use crate::metrics::Reason;
+use crate::request_span::in_request;
 
 /// See the [module](self).
 pub(crate) struct Telemetry {
@@ -76,7 +77,9 @@ impl Telemetry {
         let (server, kind) = (&self.shared.name, self.kind.as_str());
         let silent = rounded(health.last_byte_age.unwrap_or_default());
         if let Some(period) = health.comment_period.map(rounded) {
-            info!(%server, kind, ?silent, ?period, "the server's comments stay away");
+            in_request(
+                || info!(%server, kind, ?silent, ?period, "the server's comments stay away"),
+            );
         } else {
             debug!(%server, kind, ?silent, "the stream is silent");
         }
@@ -88,16 +91,12 @@ impl Telemetry {
         if before == now {
             return;
         }
-        let streams = &self.shared.counters.metrics.streams_by_liveness;
-        let labels = |liveness: Liveness| LivenessLabels {
-            kind: self.kind.as_str(),
-            liveness: liveness.as_str(),
-        };
+        let streams = |liveness| self.shared.counters.streams_seeming(self.kind, liveness);
         if let Some(before) = before {
-            streams.get_or_create(&labels(before)).dec();
+            streams(before).dec();
         }
         if let Some(now) = now {
-            streams.get_or_create(&labels(now)).inc();
+            streams(now).inc();
         }
     }
 
@@ -177,16 +176,12 @@ impl Telemetry {
 
     /// Keeps the gauges of states. Streams that are over are in none.
     fn moved(&self, from: StateName, to: StateName) {
-        let states = &self.shared.counters.metrics.streams_by_state;
-        let labels = |state: StateName| StreamLabels {
-            kind: self.kind.as_str(),
-            state: state.as_str(),
-        };
+        let streams = |state| self.shared.counters.streams_in(self.kind, state);
         if from != StateName::Idle {
-            states.get_or_create(&labels(from)).dec();
+            streams(from).dec();
         }
         if !to.is_final() {
-            states.get_or_create(&labels(to)).inc();
+            streams(to).inc();
         }
     }
 
@@ -196,7 +191,7 @@ impl Telemetry {
             let metrics = &self.shared.counters.metrics;
             metrics.time_to_recover.observe(away.as_secs_f64());
             if self.lost == Lost::Told {
-                info!(%server, kind, away = ?rounded(away), "the stream is back");
+                in_request(|| info!(%server, kind, away = ?rounded(away), "the stream is back"));
             }
         }
         self.was_open = true;
@@ -238,7 +233,7 @@ impl Telemetry {
         {
             let (server, kind) = (&self.shared.name, self.kind.as_str());
             let wait = rounded(until.saturating_duration_since(transition.at));
-            info!(%server, kind, detail, ?wait, "the stream dropped, reconnecting");
+            in_request(|| info!(%server, kind, detail, ?wait, "the stream dropped, reconnecting"));
         }
     }
 
@@ -250,14 +245,14 @@ impl Telemetry {
             debug!(%server, kind, why, detail, "the server offers no such stream");
         } else {
             self.shared.counters.metrics.given_up.inc();
-            warn!(%server, kind, why, detail, "the stream rests");
+            in_request(|| warn!(%server, kind, why, detail, "the stream rests"));
         }
     }
 
     fn failed(&mut self, detail: &str) {
         let (server, kind) = (&self.shared.name, self.kind.as_str());
         self.shared.counters.metrics.given_up.inc();
-        warn!(%server, kind, detail, "the stream is lost");
+        in_request(|| warn!(%server, kind, detail, "the stream is lost"));
     }
 
     /// Brings the metrics up to what the engine counted.

@@ -1,0 +1,66 @@
+//! Under which request something is logged, found out when something is.
+//!
+//! Nearly all requests are answered without a line in the log, and a span costs more than anything
+//! else that is done for such a request here. So what works on a request carries the means to make
+//! its span; a line about trouble on the way makes it. Where debugging is on, every line wants it,
+//! and it is there from the start.
+
+use std::sync::{Arc, OnceLock};
+
+use shadowcat_mcp::message::RequestId;
+use shadowcat_mcp::method::Method;
+use tracing::{Instrument, Level, Span};
+
+tokio::task_local! {
+    /// The request that is being worked on.
+    static CURRENT: Arc<RequestSpan>;
+}
+
+/// The span of one request; see the [module](self).
+pub struct RequestSpan {
+    session: Span,
+    id: RequestId,
+    method: Method,
+    span: OnceLock<Span>,
+}
+
+impl RequestSpan {
+    /// The span of a request in its session's.
+    #[must_use]
+    pub fn new(session: &Span, id: &RequestId, method: &Method) -> Arc<Self> {
+        Arc::new(Self {
+            session: session.clone(),
+            id: id.clone(),
+            method: method.clone(),
+            span: OnceLock::new(),
+        })
+    }
+
+    /// Does `work` on the request's behalf: what it logs by [`in_request`] stands in its span.
+    pub fn scope<T>(self: Arc<Self>, work: impl Future<Output = T>) -> impl Future<Output = T> {
+        let span = match tracing::enabled!(Level::DEBUG) {
+            true => self.span().clone(),
+            false => Span::none(),
+        };
+        CURRENT.scope(self, work.instrument(span))
+    }
+
+    fn span(&self) -> &Span {
+        let Self {
+            session,
+            id,
+            method,
+            span,
+        } = self;
+        span.get_or_init(|| tracing::error_span!(parent: session, "request", %id, %method))
+    }
+}
+
+/// Logs a line in the span of the request that is being worked on, if one is. For every line at
+/// info and above that may stand in a request's way.
+pub fn in_request(log: impl FnOnce()) {
+    match CURRENT.try_with(Arc::clone) {
+        Ok(request) => request.span().in_scope(log),
+        Err(_) => log(),
+    }
+}
