@@ -265,17 +265,21 @@ fn batch(headers: &HeaderMap, messages: &[Message]) -> Result<Option<ModernReque
     Ok(None)
 }
 
-/// Checks the header of a message inside a session against the version settled there.
+/// Checks the header of a message inside a session against the version settled there; returns the
+/// version that it names.
 ///
 /// # Errors
 /// [`Rejection::VersionConflict`] or [`Rejection::UnsupportedVersionHeader`], both 400.
 pub fn check_version(
     headers: &HeaderMap,
     negotiated: Option<ProtocolVersion>,
-) -> Result<(), Rejection> {
+) -> Result<Option<ProtocolVersion>, Rejection> {
     match (headers::version(headers), negotiated) {
-        (VersionHeader::Absent, _) | (VersionHeader::Known(_), None) => Ok(()),
-        (VersionHeader::Known(header), Some(negotiated)) if header == negotiated => Ok(()),
+        (VersionHeader::Absent, _) => Ok(None),
+        (VersionHeader::Known(header), None) => Ok(Some(header)),
+        (VersionHeader::Known(header), Some(negotiated)) if header == negotiated => {
+            Ok(Some(header))
+        }
         (VersionHeader::Known(header), Some(negotiated)) => Err(Rejection::VersionConflict {
             header: header.to_string(),
             body: negotiated.to_string(),

@@ -159,7 +159,10 @@ pub fn version(headers: &HeaderMap) -> VersionHeader {
     if let Some(second) = values.find(|value| *value != first) {
         return VersionHeader::Unknown(format!("{}, {}", lossy(first).trim(), lossy(second)));
     }
-    let known = first.to_str().ok().and_then(|text| text.trim().parse().ok());
+    let known = first
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
     known.map_or_else(
         || VersionHeader::Unknown(lossy(first).trim().to_owned()),
         VersionHeader::Known,

@@ -212,8 +212,8 @@ fn the_modern_era_has_neither_get_nor_delete() {
 fn a_header_must_name_the_settled_version() {
     let settled = Some(ProtocolVersion::V2025_06_18);
     let check = |fields: &[(&str, &str)]| check_version(&headers(fields), settled);
-    assert_eq!(check(&[]), Ok(()));
-    assert_eq!(check(&[(VERSION, "2025-06-18")]), Ok(()));
+    assert_eq!(check(&[]), Ok(None));
+    assert_eq!(check(&[(VERSION, "2025-06-18")]), Ok(settled));
     let Err(conflict) = check(&[LEGACY]) else {
         panic!("accepted")
     };

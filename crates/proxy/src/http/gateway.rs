@@ -69,7 +69,9 @@ impl HttpService for HttpGateway {
         Box::pin(async move {
             match classify::post(&headers, &payload, &self.shared.config.versions) {
                 Verdict::Legacy => self.legacy_post(headers, payload).await,
-                Verdict::Modern(request) => self.modern_post(headers, payload, request).await,
+                Verdict::Modern(request) => {
+                    Box::pin(self.modern_post(headers, payload, request)).await
+                }
                 Verdict::Rejected(rejection) => HttpReply::Rejected(rejection),
             }
         })

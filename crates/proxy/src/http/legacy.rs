@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::classify;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Rejection, Side};
-use shadowcat_mcp::headers::{self, VersionHeader};
+use shadowcat_mcp::headers;
 use shadowcat_mcp::message::{Kind, Message, Payload, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::{Era, ProtocolVersion};
@@ -34,7 +34,8 @@ impl HttpGateway {
             } = message.kind()
         {
             let id = id.clone();
-            return self.initialize(headers, message.clone(), id).await;
+            // What is rare is boxed: the future of every request is as large as its largest path.
+            return Box::pin(self.initialize(headers, message.clone(), id)).await;
         }
         let client = match self.client(&headers) {
             Ok(client) => client,
@@ -44,7 +45,7 @@ impl HttpGateway {
             headers::to_upstream(&headers, Era::Legacy, self.shared.config.forward_auth);
         match payload {
             Payload::Single(message) => post_one(client, message, forwarded).await,
-            Payload::Batch(messages) => post_batch(client, messages, forwarded).await,
+            Payload::Batch(messages) => Box::pin(post_batch(client, messages, forwarded)).await,
         }
     }
 
@@ -52,11 +53,8 @@ impl HttpGateway {
     pub(super) fn client(&self, headers: &HeaderMap) -> Result<Arc<ClientSession>, Rejection> {
         let id = headers::client_session_id(headers)?.ok_or(Rejection::SessionRequired)?;
         let client = self.registry.find(&id).ok_or(Rejection::UnknownSession)?;
-        classify::check_version(headers, client.session.negotiated())?;
-        client.session.validate(match headers::version(headers) {
-            VersionHeader::Known(version) => Some(version),
-            VersionHeader::Absent | VersionHeader::Unknown(_) => None,
-        });
+        let version = classify::check_version(headers, client.session.negotiated())?;
+        client.session.validate(version);
         Ok(client)
     }
 

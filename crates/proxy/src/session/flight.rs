@@ -1,6 +1,7 @@
 //! The client's open requests toward the server.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -61,13 +62,10 @@ pub(crate) struct Flights(Mutex<HashMap<RequestId, Arc<Flight>>>);
 impl Flights {
     /// Registers a request; `None` if the id is in use.
     pub(crate) fn begin(&self, id: &RequestId) -> Option<Arc<Flight>> {
-        let mut flights = self.0.lock();
-        if flights.contains_key(id) {
-            return None;
+        match self.0.lock().entry(id.clone()) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(free) => Some(Arc::clone(free.insert(Arc::default()))),
         }
-        let flight = Arc::new(Flight::default());
-        flights.insert(id.clone(), Arc::clone(&flight));
-        Some(flight)
     }
 
     pub(crate) fn end(&self, id: &RequestId) {

@@ -83,6 +83,8 @@ pub fn priming(out: &mut BytesMut, id: &str, retry: Duration) -> Result<(), Enco
     if breaks_out(id) {
         return Err(EncodeError::Id);
     }
+    // Room for a first event, too.
+    out.reserve(256);
     field(out, b"id: ", id.as_bytes());
     field(out, b"retry: ", retry.as_millis().to_string().as_bytes());
     out.put_slice(b"data: \n\n");

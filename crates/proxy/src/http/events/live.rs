@@ -84,9 +84,7 @@ impl Live {
         let (log, now) = (&session.shared.log, Instant::now().into_std());
         log.open(session.key, self.number, now).await;
         self.opened = true;
-        if let Some(opening) = opening(session, EventId::start(self.number)) {
-            self.buffer.extend_from_slice(&opening);
-        }
+        opening(&mut self.buffer, session, EventId::start(self.number));
     }
 
     fn take(&mut self, event: Option<Event>) {

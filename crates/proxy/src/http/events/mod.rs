@@ -17,7 +17,7 @@ mod live;
 mod modern;
 mod reader;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use shadowcat_mcp::version::ProtocolVersion;
 use shadowcat_sse::encoder;
 use shadowcat_store::EventId;
@@ -39,14 +39,12 @@ fn write(out: &mut BytesMut, id: Option<EventId>, payload: &[u8]) {
 }
 
 /// The start of a stream, where the client's version knows priming events.
-fn opening(session: &Session, start: EventId) -> Option<Bytes> {
+fn opening(out: &mut BytesMut, session: &Session, start: EventId) {
     let primes = session
         .negotiated()
         .is_some_and(ProtocolVersion::has_priming_events);
-    primes.then(|| {
-        let mut bytes = BytesMut::new();
+    if primes {
         let retry = session.shared.config.client_retry;
-        let _ = encoder::priming(&mut bytes, &start.to_string(), retry);
-        bytes.freeze()
-    })
+        let _ = encoder::priming(out, &start.to_string(), retry);
+    }
 }

@@ -57,9 +57,10 @@ pub(in super::super) async fn standalone(
     session.open_standalone().await;
     let (reader, position) = session.standalone.attach();
     let cursor = cursor.unwrap_or(position);
-    let opening = opening(session, cursor);
+    let mut start = BytesMut::new();
+    opening(&mut start, session, cursor);
     let mut reader = Reader::new(client, Place::Standalone { reader }, cursor, page);
-    reader.opening = opening;
+    reader.opening = (!start.is_empty()).then(|| start.freeze());
     Ok(reader.start().await)
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::client::Incoming;
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
@@ -68,6 +69,20 @@ async fn hold(share: &mut Share, bytes: usize) -> Result<(), BodyError> {
     poll_fn(|cx| share.poll_hold(cx, bytes))
         .await
         .map_err(|_| BodyError::NoMemory)
+}
+
+/// As [`discard`], without waiting: what is left is most often here already, and in its own time
+/// otherwise.
+pub(crate) fn discard_soon(body: Incoming) {
+    if body.is_end_stream() {
+        return;
+    }
+    let mut discarding = Box::pin(discard(body));
+    if discarding.as_mut().now_or_never().is_none()
+        && let Ok(runtime) = tokio::runtime::Handle::try_current()
+    {
+        runtime.spawn(discarding);
+    }
 }
 
 /// Reads a body away if it is short, so that the connection stays usable; its errors do not matter.

@@ -23,6 +23,7 @@ use shadowcat_sse::reconnect::Trouble;
 
 use super::dial::{self, Dial, DialError};
 pub(crate) use exclusive::Incoming;
+pub(crate) use pool::host;
 use pool::{Failed, Pool};
 pub(crate) use request::{Delivery, RequestBody};
 

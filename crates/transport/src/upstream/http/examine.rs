@@ -65,7 +65,7 @@ impl HttpUpstream {
     pub async fn examine(&self) -> Result<Examination, String> {
         let mut probe = Probe {
             shared: &self.shared,
-            headers: self.shared.post_headers.clone(),
+            headers: HeaderMap::clone(&self.shared.post_headers),
             seen: Seen::default(),
         };
         let session = probe.shake_hands().await?;

@@ -62,7 +62,7 @@ impl LegacySseLeg {
         let Opened { endpoint, driver } = opened;
         let closed = CancellationToken::new();
         let link = Arc::new(Link {
-            headers: RwLock::new(shared.post_headers.clone()),
+            headers: RwLock::new(HeaderMap::clone(&shared.post_headers)),
             router: Router::new(Clients::One, Arc::clone(&shared.counters.metrics), |_| {}),
             closed: closed.clone(),
             endpoint,

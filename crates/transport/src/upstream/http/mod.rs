@@ -36,7 +36,7 @@ mod target;
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use shadowcat_mcp::headers;
@@ -78,7 +78,7 @@ pub(crate) struct Shared {
     counters: Counters,
     transport: KnownTransport,
     /// What every POST carries.
-    post_headers: HeaderMap,
+    post_headers: Arc<HeaderMap>,
 }
 
 impl HttpUpstream {
@@ -100,6 +100,9 @@ impl HttpUpstream {
             HeaderValue::from_static("application/json, text/event-stream"),
         );
         post_headers.insert(CONTENT_TYPE, headers::JSON);
+        if let Some(host) = client::host(&config.url) {
+            post_headers.entry(HOST).or_insert(host);
+        }
         if let Some(auth) = dial.proxy_authorization(&config.url) {
             post_headers.insert(http::header::PROXY_AUTHORIZATION, auth);
         }
@@ -118,7 +121,7 @@ impl HttpUpstream {
                 random,
                 counters: Counters::new(metrics),
                 transport: KnownTransport::default(),
-                post_headers,
+                post_headers: Arc::new(post_headers),
                 config,
             }),
         })

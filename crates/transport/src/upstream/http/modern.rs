@@ -86,7 +86,7 @@ async fn request(
     let opener = Box::new(Posting {
         shared: Arc::clone(&shared),
         url: shared.config.url.clone(),
-        headers: post_headers(&shared, &message, &context.headers),
+        headers: Arc::new(post_headers(&shared, &message, &context.headers)),
         body: message.raw().clone(),
         delivery: Delivery::new(context.dispatched),
         expected: Expected::of(&message, Era::Modern),
@@ -107,7 +107,7 @@ async fn request(
 
 /// The headers of one POST: ours, those that mirror the body, then the client's.
 pub(crate) fn post_headers(shared: &Shared, message: &Message, extra: &HeaderMap) -> HeaderMap {
-    let mut headers = shared.post_headers.clone();
+    let mut headers = HeaderMap::clone(&shared.post_headers);
     headers::insert_routing(&mut headers, message);
     if let Claim::WellFormed { version } = inspect::claim(message)
         && let Ok(version) = HeaderValue::from_str(&version)

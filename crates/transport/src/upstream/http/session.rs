@@ -41,7 +41,7 @@ pub(crate) struct SessionLeg(Arc<Session>);
 pub(crate) struct Session {
     pub(crate) shared: Arc<Shared>,
     /// The headers of the next POST: the configured ones, and what the handshake settled.
-    headers: RwLock<HeaderMap>,
+    headers: RwLock<Arc<HeaderMap>>,
     /// The server's session id.
     id: OnceLock<HeaderValue>,
     /// The client's credentials as it sent them last, with `--forward-auth`: what goes to the
@@ -87,10 +87,8 @@ impl Leg for SessionLeg {
     fn negotiated(&self, version: ProtocolVersion) {
         if version.has_version_header() {
             let value = HeaderValue::from_static(version.as_str());
-            self.0
-                .headers
-                .write()
-                .insert(headers::PROTOCOL_VERSION, value);
+            let mut headers = self.0.headers.write();
+            Arc::make_mut(&mut headers).insert(headers::PROTOCOL_VERSION, value);
         }
     }
 
@@ -148,13 +146,13 @@ impl Session {
         let shared = Arc::clone(&self.shared);
         let permit = shared.connections.exchange().await;
         let permit = permit.ok_or_else(faults::overloaded)?;
-        let offered = Arc::new(OnceLock::new());
+        let offered = initializes.then(Arc::<OnceLock<HeaderValue>>::default);
         let opener = Box::new(Exchange {
             session: Arc::clone(&self),
             delivery: Delivery::new(context.dispatched),
             message,
             extra: context.headers,
-            offered: initializes.then(|| Arc::clone(&offered)),
+            offered: offered.clone(),
         });
         let kind = StreamKind::Response;
         let mut driver = Box::new(Driver::new(Arc::clone(&shared), kind, opener, Some(permit)));
@@ -163,9 +161,10 @@ impl Session {
             fault,
             status: driver.last_status(),
         })?;
-        let adoption = offered.get().map(|offered| Adoption {
+        let offered = offered.and_then(|offered| offered.get().cloned());
+        let adoption = offered.map(|offered| Adoption {
             session: self,
-            offered: offered.clone(),
+            offered,
         });
         match answered {
             Answered::Whole(reply) => {
@@ -200,22 +199,17 @@ impl Session {
         delivery: &Arc<Delivery>,
         connected: Connected,
     ) -> Call {
-        Call {
-            method: HttpMethod::POST,
-            url: self.shared.config.url.clone(),
-            headers: self.post_headers(extra),
-            body: Some((message.raw().clone(), Arc::clone(delivery))),
-            connected,
-        }
-    }
-
-    fn post_headers(&self, extra: &HeaderMap) -> HeaderMap {
         if self.shared.config.forward_auth {
             self.note_credentials(extra);
         }
-        let mut headers = self.headers.read().clone();
-        add_missing(&mut headers, extra);
-        headers
+        Call {
+            method: HttpMethod::POST,
+            url: self.shared.config.url.clone(),
+            headers: Arc::clone(&self.headers.read()),
+            extra: extra.clone(),
+            body: Some((message.raw().clone(), Arc::clone(delivery))),
+            connected,
+        }
     }
 
     fn note_credentials(&self, extra: &HeaderMap) {
@@ -230,7 +224,7 @@ impl Session {
 
     /// The headers of a GET or a DELETE.
     pub(crate) fn plain_headers(&self) -> HeaderMap {
-        let mut headers = self.headers.read().clone();
+        let mut headers = HeaderMap::clone(&self.headers.read());
         add_missing(&mut headers, &self.credentials.read());
         headers.remove(CONTENT_TYPE);
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
@@ -252,7 +246,8 @@ impl Session {
             let call = Call {
                 method: HttpMethod::GET,
                 url: shared.config.url.clone(),
-                headers,
+                headers: Arc::new(headers),
+                extra: HeaderMap::new(),
                 body: None,
                 connected,
             };
@@ -302,7 +297,8 @@ impl Adoption {
         let well_formed = UpstreamSessionId::from_header(&self.offered).is_some();
         let id = sensitive(&self.offered);
         if succeeded && well_formed && self.session.id.set(id.clone()).is_ok() {
-            self.session.headers.write().insert(headers::SESSION_ID, id);
+            let mut headers = self.session.headers.write();
+            Arc::make_mut(&mut headers).insert(headers::SESSION_ID, id);
         }
     }
 }

@@ -27,7 +27,7 @@ const READ_AHEAD: usize = 64 * 1024;
 /// Polls in a row before others get their turn.
 const POLLS: u8 = 32;
 
-/// A connection in the hands of one request.
+/// A connection in the hands of one request, boxed, as it goes from hand to hand.
 pub(super) struct Exclusive {
     sender: http1::SendRequest<RequestBody>,
     /// `None` once it has ended.
@@ -40,30 +40,31 @@ pub(super) struct Exclusive {
 }
 
 impl Exclusive {
-    pub(super) async fn handshake(wire: Wire, target: Target) -> hyper::Result<Self> {
+    pub(super) async fn handshake(wire: Wire, target: Target) -> hyper::Result<Box<Self>> {
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(READ_AHEAD)
             .handshake(wire)
             .await?;
-        Ok(Self {
+        Ok(Box::new(Self {
             sender,
             connection: Some(Box::pin(connection)),
             rounds: Rounds::default(),
             target,
             reused: false,
-        })
+        }))
     }
 
     /// Sends a request; the response's body gives the connection back to `pool` at its end.
     pub(super) async fn send(
-        mut self,
+        mut self: Box<Self>,
         request: Request<RequestBody>,
         pool: &Pool,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        let mut response = std::pin::pin!(self.sender.try_send_request(request));
+        let this = &mut *self;
+        let mut response = std::pin::pin!(this.sender.try_send_request(request));
         let response = std::future::poll_fn(|cx| {
-            self.rounds.poll(cx, POLLS, |cx| {
-                advance(&mut self.connection, cx);
+            this.rounds.poll(cx, POLLS, |cx| {
+                advance(&mut this.connection, cx);
                 response.as_mut().poll(cx)
             })
         })
@@ -104,7 +105,7 @@ pub(crate) struct Incoming {
     body: hyper::body::Incoming,
     ended: bool,
     /// HTTP/1.1: the connection, and where it goes when the body has ended.
-    home: Option<(Exclusive, Pool)>,
+    home: Option<(Box<Exclusive>, Pool)>,
 }
 
 impl Incoming {

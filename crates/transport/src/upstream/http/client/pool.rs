@@ -43,7 +43,7 @@ struct Shared {
 #[derive(Default)]
 struct Idle {
     /// The one used last is at the back.
-    connections: VecDeque<(Exclusive, Instant)>,
+    connections: VecDeque<(Box<Exclusive>, Instant)>,
     /// Somebody closes those that are idle for too long.
     tended: bool,
 }
@@ -131,7 +131,7 @@ impl Pool {
             self.0.http2.lock().take_if(|sender| sender.is_closed());
         }
         if let Some(exclusive) = self.take() {
-            return Ok(Ready::Exclusive(Box::new(exclusive)));
+            return Ok(Ready::Exclusive(exclusive));
         }
         self.connect(uri).await
     }
@@ -149,7 +149,7 @@ impl Pool {
         };
         let exclusive = Exclusive::handshake(wire, target).await;
         let exclusive = exclusive.map_err(Failed::Http)?;
-        Ok(Ready::Exclusive(Box::new(exclusive)))
+        Ok(Ready::Exclusive(exclusive))
     }
 
     async fn connect_http2(&self, wire: Wire) -> Result<Ready, Failed> {
@@ -173,7 +173,7 @@ impl Pool {
     }
 
     /// An idle connection that is still open.
-    fn take(&self) -> Option<Exclusive> {
+    fn take(&self) -> Option<Box<Exclusive>> {
         loop {
             let (mut exclusive, since) = self.0.idle.lock().connections.pop_back()?;
             if since.elapsed() < IDLE_TIMEOUT && exclusive.is_ready() {
@@ -183,7 +183,7 @@ impl Pool {
     }
 
     /// Takes a connection back.
-    pub(super) fn put(&self, exclusive: Exclusive) {
+    pub(super) fn put(&self, exclusive: Box<Exclusive>) {
         let mut idle = self.0.idle.lock();
         idle.connections.push_back((exclusive, Instant::now()));
         let oldest = (idle.connections.len() > MAX_IDLE).then(|| idle.connections.pop_front());
@@ -202,7 +202,7 @@ async fn tend_idle(pool: Weak<Shared>) {
         tokio::time::sleep(IDLE_TIMEOUT).await;
         let Some(pool) = pool.upgrade() else { return };
         let mut idle = pool.idle.lock();
-        let fresh = |(_, since): &(Exclusive, Instant)| since.elapsed() < IDLE_TIMEOUT;
+        let fresh = |(_, since): &(Box<Exclusive>, Instant)| since.elapsed() < IDLE_TIMEOUT;
         let first = idle.connections.iter().position(fresh);
         let old = first.unwrap_or(idle.connections.len());
         let closed: Vec<_> = idle.connections.drain(..old).collect();
@@ -223,14 +223,19 @@ fn address(request: &mut Request<RequestBody>, uri: &Uri, target: Target) {
         (Target::Origin, Some(path)) => Uri::from(path.clone()),
         _ => uri.clone(),
     };
+    if !request.headers().contains_key(HOST)
+        && let Some(host) = host(uri)
+    {
+        request.headers_mut().insert(HOST, host);
+    }
+}
+
+/// `Host` for a URL (RFC 9110, section 7.2).
+pub(crate) fn host(uri: &Uri) -> Option<HeaderValue> {
     let default = match uri.scheme_str() {
         Some("https") => ":443",
         _ => ":80",
     };
-    if let Some(authority) = uri.authority().map(|authority| authority.as_str())
-        && let Ok(host) =
-            HeaderValue::from_str(authority.strip_suffix(default).unwrap_or(authority))
-    {
-        request.headers_mut().entry(HOST).or_insert(host);
-    }
+    let authority = uri.authority()?.as_str();
+    HeaderValue::from_str(authority.strip_suffix(default).unwrap_or(authority)).ok()
 }

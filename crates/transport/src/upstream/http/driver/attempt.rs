@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::super::client::Incoming;
 use bytes::Bytes;
-use http::header::LOCATION;
+use http::header::{HOST, LOCATION};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use shadowcat_mcp::headers;
 use shadowcat_mcp::message::Message;
@@ -15,7 +15,7 @@ use shadowcat_sse::reconnect::classify::MAX_REDIRECTS;
 use shadowcat_sse::reconnect::{Leg, Trouble, may_follow};
 
 use super::super::client::{Connected, Delivery, RequestBody};
-use super::super::{Shared, body, target};
+use super::super::{Shared, add_missing, body, target};
 use crate::upstream::Reply;
 
 /// What became of an attempt.
@@ -57,7 +57,10 @@ impl Failure {
 pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) url: Uri,
-    pub(crate) headers: HeaderMap,
+    /// What requests of this kind carry.
+    pub(crate) headers: Arc<HeaderMap>,
+    /// What this one carries besides, under other names.
+    pub(crate) extra: HeaderMap,
     /// A POST's body, and who is told when it is taken.
     pub(crate) body: Option<(Bytes, Arc<Delivery>)>,
     pub(crate) connected: Connected,
@@ -69,7 +72,7 @@ impl Call {
         self.headers.contains_key(headers::SESSION_ID)
     }
 
-    fn request(&self, url: &Uri) -> Request<RequestBody> {
+    fn request(&self, shared: &Shared, url: &Uri) -> Request<RequestBody> {
         let body = match &self.body {
             None => RequestBody::empty(),
             Some((body, delivery)) => {
@@ -80,7 +83,12 @@ impl Call {
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = url.clone();
-        *request.headers_mut() = self.headers.clone();
+        let mut headers = HeaderMap::clone(&self.headers);
+        add_missing(&mut headers, &self.extra);
+        if url.authority() != shared.config.url.authority() {
+            headers.remove(HOST);
+        }
+        *request.headers_mut() = headers;
         request
     }
 
@@ -106,7 +114,7 @@ pub(crate) async fn send(
         }
         let response = shared
             .client
-            .send(call.request(&url), &call.connected)
+            .send(call.request(shared, &url), &call.connected)
             .await;
         let response =
             response.map_err(|error| unsent(&shared.name, error.trouble, &error.cause))?;

@@ -271,9 +271,8 @@ impl Driver {
         self.permit = None;
         if let Link::Open(open) = link
             && let Some(rest) = open.into_rest()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(body::discard(rest));
+            body::discard_soon(rest);
         }
     }
 

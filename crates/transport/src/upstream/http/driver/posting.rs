@@ -16,7 +16,7 @@ use crate::upstream::{BoxFuture, Dispatched};
 pub(crate) struct Posting {
     pub(crate) shared: Arc<Shared>,
     pub(crate) url: Uri,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Arc<HeaderMap>,
     pub(crate) body: Bytes,
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) expected: Expected,
@@ -29,13 +29,13 @@ impl Posting {
     pub(crate) fn one_way(
         shared: &Arc<Shared>,
         url: &Uri,
-        headers: HeaderMap,
+        headers: impl Into<Arc<HeaderMap>>,
         body: &Bytes,
     ) -> Self {
         Self {
             shared: Arc::clone(shared),
             url: url.clone(),
-            headers,
+            headers: headers.into(),
             body: body.clone(),
             delivery: Delivery::new(Dispatched::default()),
             expected: Expected::Acceptance,
@@ -51,7 +51,8 @@ impl Opener for Posting {
         let call = Call {
             method: Method::POST,
             url: self.url.clone(),
-            headers: self.headers.clone(),
+            headers: Arc::clone(&self.headers),
+            extra: HeaderMap::new(),
             body: Some((self.body.clone(), Arc::clone(&self.delivery))),
             connected,
         };

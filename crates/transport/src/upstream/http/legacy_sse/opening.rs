@@ -59,7 +59,7 @@ pub(crate) async fn open(shared: &Arc<Shared>, extra: &HeaderMap) -> Result<Open
         .ok_or_else(|| NotOpened::Failed(faults::overloaded()))?;
     let found = Arc::new(OnceLock::new());
     let opener = Box::new(Get {
-        headers: stream_headers(shared, extra),
+        headers: Arc::new(stream_headers(shared, extra)),
         shared: Arc::clone(shared),
         found: Arc::clone(&found),
     });
@@ -120,7 +120,7 @@ fn judged(mut failure: Failure) -> NotOpened {
 /// The GET that opens the stream.
 struct Get {
     shared: Arc<Shared>,
-    headers: HeaderMap,
+    headers: Arc<HeaderMap>,
     /// Where the stream was found, after redirects.
     found: Arc<OnceLock<Uri>>,
 }
@@ -131,7 +131,8 @@ impl Opener for Get {
         let call = Call {
             method: Method::GET,
             url: shared.config.url.clone(),
-            headers: self.headers.clone(),
+            headers: Arc::clone(&self.headers),
+            extra: HeaderMap::new(),
             body: None,
             connected,
         };
@@ -148,7 +149,7 @@ impl Opener for Get {
 }
 
 fn stream_headers(shared: &Shared, extra: &HeaderMap) -> HeaderMap {
-    let mut headers = shared.post_headers.clone();
+    let mut headers = HeaderMap::clone(&shared.post_headers);
     headers.remove(CONTENT_TYPE);
     headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
     add_missing(&mut headers, extra);
