@@ -362,7 +362,7 @@ fn get_fault(rng: &mut Rng, messages: u32) -> Fault {
     }
     let fatal = rng.pick(&[400, 400, 401, 405, 405, 204, 204, 501]);
     let passing = rng.pick(&[408, 500, 500, 502, 503, 504]);
-    let (status, error) = (if rng.chance(25) { fatal } else { passing }, false);
+    let (status, error) = (if rng.chance(35) { fatal } else { passing }, false);
     let passing = Fault::Status { status, error };
     let busy = busy(rng);
     let redirect = Fault::Redirect {
