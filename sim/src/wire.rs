@@ -112,11 +112,15 @@ impl Wire {
 }
 
 impl Cutter {
-    /// Both ends find the connection reset, after what has been written already.
+    /// This end is gone in an instant: what is on its way to it is lost. The other end finds the
+    /// connection reset, after what has been written to it already.
     pub(crate) fn reset(&self) {
         for flow in &self.0 {
             flow.lock().end(End::Reset);
         }
+        let mut reading = self.0[0].lock();
+        reading.queue.clear();
+        reading.held = 0;
     }
 
     /// Whether both ends may still write.
