@@ -89,6 +89,13 @@ impl JudgedCall<'_> {
             && self.facts.left.contains_key(&self.key.client)
     }
 
+    /// The server has forgotten a session that this call was made in.
+    fn lost_its_session(&self) -> bool {
+        let of = |name: &String| self.facts.sessions.get(name);
+        let mut sessions = self.call.posts.iter().filter_map(|post| of(&post.session));
+        sessions.any(|session| session.lost.is_some())
+    }
+
     fn is_safe(&self) -> bool {
         self.wanted.method != "tools/call"
     }
@@ -239,6 +246,10 @@ impl JudgedCall<'_> {
         let got: BTreeSet<_> = self.call.got.iter().map(|(_, mark)| *mark).collect();
         let mut due: BTreeSet<_> = self.call.sent_whole.iter().copied().collect();
         due.retain(|mark| arrives(self.plan) || self.call.with_id.contains(mark));
+        if exec.is_none() && self.lost_its_session() {
+            // Nobody could take the answer to a question that was still on its way.
+            due.retain(|mark| !self.call.asks.contains(mark));
+        }
         if let Some(exec) = exec {
             due.extend(self.call.with_id.iter().filter(|mark| mark.0 == exec));
             due.retain(|mark| mark.0 <= exec);
@@ -293,6 +304,11 @@ fn judge_session(
     let got: BTreeSet<_> = session.got.iter().map(|(_, number)| *number).collect();
     let mut due: BTreeSet<_> = session.notices_sent.iter().copied().collect();
     due.retain(|number| arrives(plan) || session.notices_with_id.contains(number));
+    if session.lost.is_some() && !plan.upstream_wire[0].pace.is_zero() {
+        // What the session sent before it was lost drips in slowly; whoever learns of the loss from
+        // another request meanwhile need not wait for it.
+        due.clear();
+    }
     // A server without sessions has one stream for all, refused for all.
     let gets = facts
         .sessions
@@ -301,7 +317,15 @@ fn judge_session(
     let refused = gets
         .flat_map(|session| &session.gets)
         .any(|get| pace::is_final_for_standing(&get.fate));
-    if session.lost.is_none() && !refused && plan.server.standalone {
+    // The answer to a handshake may be lost: nobody ever hears of its session, and the next one
+    // takes its place.
+    let replaced = plan.server.sessions
+        && session.gets.is_empty()
+        && facts
+            .sessions
+            .values()
+            .any(|other| other.client == session.client && other.began > session.began);
+    if session.lost.is_none() && !replaced && !refused && plan.server.standalone {
         due.extend(
             session
                 .notices_with_id

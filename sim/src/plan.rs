@@ -181,6 +181,13 @@ pub(crate) struct CallPlan {
     pub(crate) cancels_after: Option<Duration>,
 }
 
+impl CallPlan {
+    /// Whether its messages fill buffers.
+    pub(crate) fn is_heavy(&self) -> bool {
+        self.messages as usize * self.padding > 32 * 1024
+    }
+}
+
 /// The client's connection breaks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientCut {

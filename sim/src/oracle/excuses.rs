@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::pace::TICK;
 use crate::fault::How;
 use crate::ledger::{Call, ErrorSeen, Facts, Fate, StreamFate, Visit};
 use crate::plan::{CallPlan, Plan};
@@ -60,12 +61,16 @@ pub(super) fn find(
     if failed_dials > 0 && last.fate != Fate::Pending && !is_resumable(call) {
         return Some("the upstream could not be reached");
     }
+    if was_on_its_way(plan, facts, wanted, last, at, error) && !is_resumable(call) {
+        return Some("it was on its way once more when all connections were reset");
+    }
     let safe = wanted.method != "tools/call";
     let lost = call
         .posts
         .iter()
         .filter(|post| is_lost_answer(&post.fate))
-        .count();
+        .count()
+        + unseen(plan, facts, call);
     // A safe request is sent once more before it fails.
     let spent = !safe || lost > 1;
     match &last.fate {
@@ -101,6 +106,52 @@ pub(super) fn find(
         Fate::Json { whole: true } => None,
         Fate::Stream(_) => stream(facts, call, last, at, spent),
     }
+}
+
+/// Whether the request, sent again after `last` was settled, was lost on its way to the server: all
+/// connections were reset at a moment when the server could not have seen it yet. Whoever sent it
+/// cannot know that.
+fn was_on_its_way(
+    plan: &Plan,
+    facts: &Facts,
+    wanted: &CallPlan,
+    last: &Visit,
+    at: Duration,
+    error: &ErrorSeen,
+) -> bool {
+    let settled = match &last.fate {
+        Fate::NoHead | Fate::Json { whole: false } | Fate::Busy { .. } | Fate::SessionLost => true,
+        Fate::Redirected { good } => *good,
+        Fate::Stream(stream) => stream.broke.is_some(),
+        _ => false,
+    };
+    // The client hears of it at once, unless its own connection is slow or broken.
+    let slow = !wanted.client_cuts.is_empty() || plan.client_wire.iter().any(|w| !w.pace.is_zero());
+    let latest = |reset: Duration| {
+        let ways = plan.upstream_wire[0].latency + plan.client_wire[0].latency;
+        if slow { at } else { reset + ways + TICK }
+    };
+    let hit = |reset: &Duration| *reset > last.until && (*reset..=latest(*reset)).contains(&at);
+    settled
+        && !plan.upstream_wire[1].latency.is_zero()
+        && error.kind.as_deref() == Some("connection_lost")
+        && facts.resets.iter().any(hit)
+}
+
+/// Attempts before one that the server saw that were reset on their way to it.
+fn unseen(plan: &Plan, facts: &Facts, call: &Call) -> usize {
+    if plan.upstream_wire[1].latency.is_zero() {
+        return 0;
+    }
+    let sent = call.sent.unwrap_or_default();
+    let before = std::iter::once(sent).chain(call.posts.iter().map(|post| post.until));
+    before
+        .zip(&call.posts)
+        .filter(|(before, post)| {
+            let on_its_way = |reset: &Duration| before < reset && *reset < post.at;
+            facts.resets.iter().any(on_its_way)
+        })
+        .count()
 }
 
 /// The answer's stream broke.

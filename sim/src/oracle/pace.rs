@@ -10,7 +10,7 @@ use crate::run::HINT_MAX;
 /// The shortest time between two attempts of one stream, unless it was open for a second.
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
 /// What arithmetic with milliseconds may be off by.
-const TICK: Duration = Duration::from_millis(5);
+pub(super) const TICK: Duration = Duration::from_millis(5);
 
 /// How much later than its policy asks for a stream may be back.
 const LATE: Duration = Duration::from_millis(50);
@@ -90,19 +90,25 @@ fn went_back(before: &Visit, after: &Visit) -> bool {
 fn stream(plan: &Plan, what: &str, gets: &[Visit], found: &mut Vec<String>) {
     // An attempt on a connection that is open already arrives sooner than one that makes its own.
     let least = MIN_INTERVAL.saturating_sub(2 * plan.upstream_wire[0].latency + TICK);
+    // When the attempt began; what follows a redirect belongs to it.
+    let mut began = None;
     for pair in gets.windows(2) {
+        let redirected = matches!(pair[0].fate, Fate::Redirected { .. });
+        let first = *began.get_or_insert(pair[0].at);
         if went_back(&pair[0], &pair[1]) {
             let (before, after) = (&pair[0].cursor, &pair[1].cursor);
             found.push(format!("{what} went back from {before:?} to {after:?}"));
         }
         hinted(what, &pair[0], &pair[1], found);
         let settled = pair[0].until >= pair[0].at + Duration::from_secs(1);
-        let followed = matches!(pair[0].fate, Fate::Redirected { .. });
-        if !settled && !followed && pair[1].at < pair[0].at + least {
+        if !settled && !redirected && pair[1].at < first + least {
             found.push(format!(
                 "{what} came {:?} after the one before",
                 pair[1].at - pair[0].at
             ));
+        }
+        if !redirected {
+            began = None;
         }
     }
 }
@@ -191,7 +197,13 @@ pub(crate) fn recoveries(plan: &Plan, facts: &Facts) -> Vec<Recovery> {
             // Attempts that did not reach the server count too, but whose they were is not known.
             let since = known.productive_at;
             let failed = |at: &Duration| *at + Duration::from_secs(1) >= since && *at <= pair[1].at;
-            if !facts.dials_failed.iter().any(failed) {
+            let far = plan
+                .upstream_wire
+                .iter()
+                .any(|wire| !wire.latency.is_zero());
+            let unseen =
+                facts.dials_failed.iter().any(failed) || far && facts.resets.iter().any(failed);
+            if !subject.heavy && !unseen {
                 all.extend(step.recovery(&known));
             }
         }
@@ -202,13 +214,18 @@ pub(crate) fn recoveries(plan: &Plan, facts: &Facts) -> Vec<Recovery> {
 /// What kind of stream it is.
 struct Subject {
     is_answer: bool,
+    /// It brings more than its way to the client holds, so that it may have to wait there.
+    heavy: bool,
     retry: Option<u64>,
 }
 
 impl Subject {
     fn to(plan: &Plan, key: CallKey) -> Self {
+        let call = &plan.clients[key.client].calls[key.number];
+        let far = plan.client_wire.iter().any(|wire| !wire.latency.is_zero());
         Self {
             is_answer: true,
+            heavy: call.is_heavy() && (far || call.client_cuts.iter().any(|cut| cut.takes_over)),
             retry: plan.stream_retry(Some(key)),
         }
     }
@@ -216,6 +233,7 @@ impl Subject {
     fn standing(plan: &Plan) -> Self {
         Self {
             is_answer: false,
+            heavy: false,
             retry: plan.stream_retry(None),
         }
     }
@@ -289,11 +307,13 @@ impl Step<'_> {
             return;
         }
         match how {
-            None if self.after.at >= self.before.at + long => known.least = 0,
             None => {
                 let reset = |at: &Duration| (self.before.at..=self.after.at).contains(at);
                 let reset = self.facts.resets.iter().any(reset);
                 known.most += u32::from(!stream.opened || reset);
+                if self.after.at >= self.before.at + long {
+                    known.least = 0;
+                }
             }
             Some(_) => {
                 known.least += u32::from(!known.polled);

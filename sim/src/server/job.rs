@@ -82,6 +82,7 @@ impl Server {
         for n in 1..=plan.messages {
             if plan.asks_before == Some(n) {
                 let ask = format!("ask-{key}-{exec}");
+                self.ledger.call(key, |call| call.asks.push((exec, next)));
                 next = say(format!(
                     r#"{{"jsonrpc":"2.0","id":"{ask}","method":"elicitation/create","params":{{"message":"?","requestedSchema":{{"type":"object","properties":{{}}}},"_meta":{{"call":"{key}","exec":{exec},"n":{next}}},"pad":"é"}}}}"#
                 ));
