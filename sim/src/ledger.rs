@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::fault::How;
 
@@ -191,6 +192,8 @@ pub(crate) struct Facts {
 pub(crate) struct Ledger {
     start: Instant,
     trace: bool,
+    /// Cancelled when the run goes round in circles.
+    pub(crate) overrun: CancellationToken,
     facts: Mutex<Facts>,
     digest: Mutex<u64>,
 }
@@ -200,6 +203,7 @@ impl Ledger {
         Self {
             start: Instant::now(),
             trace,
+            overrun: CancellationToken::new(),
             facts: Mutex::default(),
             digest: Mutex::new(0xcbf2_9ce4_8422_2325),
         }

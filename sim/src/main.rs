@@ -111,9 +111,6 @@ fn run_all(arguments: &Arguments, draw: Draw) -> Summary {
                             .violations
                             .push("two runs of this seed differ".to_owned());
                     }
-                    if arguments.fail_fast && !report.violations.is_empty() {
-                        next.store(end, Ordering::Relaxed);
-                    }
                     if sender.send(report).is_err() {
                         return;
                     }
@@ -128,6 +125,10 @@ fn run_all(arguments: &Arguments, draw: Draw) -> Summary {
                     report.seed,
                     report.violations.join("\n  ")
                 ));
+                if arguments.fail_fast {
+                    // Not waiting for the other threads, whose seeds may be long.
+                    std::process::exit(1);
+                }
             }
             summary.add(report);
         }

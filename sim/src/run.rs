@@ -15,7 +15,7 @@ use shadowcat_transport::downstream::http::HttpEdgeConfig;
 use shadowcat_transport::metrics::Metrics;
 use shadowcat_transport::upstream::http::{HttpUpstream, HttpUpstreamConfig, Policy};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Edge, HttpClient, StdioClient};
@@ -33,6 +33,10 @@ const CAP: Duration = Duration::from_secs(3 * 3600);
 pub(crate) const HINT_MAX: Duration = Duration::from_secs(30);
 /// After the last call: so that what is parked has been probed.
 const SETTLE: Duration = Duration::from_secs(160);
+/// After the last notification: so that a stream that is away is back.
+const LAST: Duration = Duration::from_secs(100);
+/// How long the end may take.
+const ENDING: Duration = Duration::from_secs(120);
 /// How long a shutdown may wait for what is open.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -62,60 +66,35 @@ pub(crate) fn in_paused_time<T>(running: impl Future<Output = T>) -> Result<T, S
 
 /// Runs a plan and judges it.
 pub(crate) async fn scenario(plan: &Arc<Plan>, ledger: &Arc<Ledger>) -> Report {
-    let seed = plan.seed;
     watch::begin();
     ledger.note(format_args!("{plan:#?}"));
+    let played = tokio::select! {
+        biased;
+        () = ledger.overrun.cancelled() => Ok(()),
+        played = play(plan, ledger) => played,
+    };
+    match played {
+        Ok(()) => Report::of(plan, ledger),
+        Err(error) => Report::broken(plan.seed, error),
+    }
+}
+
+async fn play(plan: &Arc<Plan>, ledger: &Arc<Ledger>) -> Result<(), String> {
     let server = Server::new(Arc::clone(plan), Arc::clone(ledger));
     let metrics = Arc::new(Metrics::default());
-    let shared = match pipeline(plan, &server, &metrics) {
-        Ok(shared) => shared,
-        Err(error) => return Report::broken(seed, error),
-    };
+    let shared = pipeline(plan, &server, &metrics)?;
     let suffering = tokio::spawn(Arc::clone(&server).suffer());
     let (ready, mut done) = mpsc::unbounded_channel();
-    let over = CancellationToken::new();
+    let cast = Cast {
+        plan: Arc::clone(plan),
+        ledger: Arc::clone(ledger),
+        ready,
+        over: CancellationToken::new(),
+    };
     let mut clients = JoinSet::new();
     let proxy = match plan.mode {
-        Mode::Reverse => {
-            let (edge, listener) = Edge::new(plan.client_wire);
-            for client in 0..plan.clients.len() {
-                clients.spawn(HttpClient::run(
-                    Arc::clone(plan),
-                    Arc::clone(ledger),
-                    edge.clone(),
-                    client,
-                    ready.clone(),
-                    over.clone(),
-                ));
-            }
-            let config = HttpEdgeConfig {
-                drain: DRAIN,
-                ..HttpEdgeConfig::default()
-            };
-            let (shutdown, stop) = (over.clone(), Arc::clone(ledger));
-            let shutdown = async move {
-                shutdown.cancelled().await;
-                // The clients go first.
-                tokio::time::sleep(Duration::from_secs(2)).await;
-                stop.note(format_args!("proxy    shuts down"));
-            };
-            tokio::spawn(reverse::http(shared, listener, config, shutdown, DRAIN))
-        }
-        Mode::Forward => {
-            let [client, proxy] = plan.client_wire;
-            let (near, far) = wire::connection(client, proxy);
-            clients.spawn(StdioClient::run(
-                Arc::clone(plan),
-                Arc::clone(ledger),
-                near,
-                ready.clone(),
-                over.clone(),
-            ));
-            let (input, output) = tokio::io::split(far);
-            tokio::spawn(async move {
-                forward::stdio(shared, input, output, CancellationToken::new(), DRAIN).await;
-            })
-        }
+        Mode::Reverse => cast.reverse(shared, &mut clients),
+        Mode::Forward => cast.forward(shared, &mut clients),
     };
     let calls = async {
         for _ in 0..plan.clients.len() {
@@ -127,27 +106,80 @@ pub(crate) async fn scenario(plan: &Arc<Plan>, ledger: &Arc<Ledger>) -> Report {
         ledger.violation("the clients' calls did not end");
     }
     server.calm_down();
-    tokio::time::sleep(SETTLE).await;
-    server.notice_all();
-    tokio::time::sleep(SETTLE).await;
-    server.notice_all();
-    tokio::time::sleep(Duration::from_secs(100)).await;
-    over.cancel();
+    for wait in [SETTLE, SETTLE] {
+        tokio::time::sleep(wait).await;
+        server.notice_all();
+    }
+    tokio::time::sleep(LAST).await;
+    cast.over.cancel();
     let ending = async {
         while clients.join_next().await.is_some() {}
         let _ = proxy.await;
     };
-    if tokio::time::timeout(Duration::from_secs(120), ending)
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(ENDING, ending).await.is_err() {
         ledger.violation("the proxy did not end");
     }
     server.reset();
     tokio::time::sleep(Duration::from_secs(10)).await;
     oracle::leaks(ledger, &metrics);
     oracle::judge(plan, ledger);
-    Report::of(plan, ledger)
+    Ok(())
+}
+
+/// Who plays.
+struct Cast {
+    plan: Arc<Plan>,
+    ledger: Arc<Ledger>,
+    /// Told by each client whose calls are done.
+    ready: mpsc::UnboundedSender<usize>,
+    /// When the clients are to leave.
+    over: CancellationToken,
+}
+
+impl Cast {
+    /// HTTP clients, and the proxy between.
+    fn reverse(&self, shared: Arc<Shared>, clients: &mut JoinSet<()>) -> JoinHandle<()> {
+        let (edge, listener) = Edge::new(self.plan.client_wire);
+        for client in 0..self.plan.clients.len() {
+            clients.spawn(HttpClient::run(
+                Arc::clone(&self.plan),
+                Arc::clone(&self.ledger),
+                edge.clone(),
+                client,
+                self.ready.clone(),
+                self.over.clone(),
+            ));
+        }
+        let config = HttpEdgeConfig {
+            drain: DRAIN,
+            ..HttpEdgeConfig::default()
+        };
+        let (over, ledger) = (self.over.clone(), Arc::clone(&self.ledger));
+        let shutdown = async move {
+            over.cancelled().await;
+            // The clients go first.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            ledger.note(format_args!("proxy    shuts down"));
+        };
+        tokio::spawn(reverse::http(shared, listener, config, shutdown, DRAIN))
+    }
+
+    /// A client on a pair of pipes, and the proxy behind them.
+    fn forward(&self, shared: Arc<Shared>, clients: &mut JoinSet<()>) -> JoinHandle<()> {
+        let [client, proxy] = self.plan.client_wire;
+        let (near, far) = wire::connection(client, proxy);
+        clients.spawn(StdioClient::run(
+            Arc::clone(&self.plan),
+            Arc::clone(&self.ledger),
+            near,
+            self.ready.clone(),
+            self.over.clone(),
+        ));
+        let (input, output) = tokio::io::split(far);
+        tokio::spawn(async move {
+            forward::stdio(shared, input, output, CancellationToken::new(), DRAIN).await;
+        })
+    }
 }
 
 fn pipeline(

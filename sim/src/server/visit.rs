@@ -2,6 +2,9 @@
 
 use crate::ledger::{CallKey, Fate, Ledger, Visit};
 
+/// More visits than any plan is good for.
+const MOST_VISITS: u64 = 5000;
+
 /// Where a [`Visit`] stands in the ledger.
 #[derive(Debug, Clone)]
 pub(super) enum Place {
@@ -33,13 +36,17 @@ impl<'a> Ticket<'a> {
             fate: Fate::Pending,
             until: ledger.now(),
         };
-        let index = ledger.with(|facts| {
+        let (index, all) = ledger.with(|facts| {
             facts.visits += 1;
             visit.order = facts.visits;
             let visits = visits(facts, &place);
             visits.push(visit);
-            visits.len() - 1
+            (visits.len() - 1, facts.visits)
         });
+        if all == MOST_VISITS {
+            ledger.violation(format!("the server was visited {all} times"));
+            ledger.overrun.cancel();
+        }
         ledger.note(format_args!(
             "server   {place:?} #{index} session {session:?} cursor {cursor:?}"
         ));
