@@ -58,6 +58,8 @@ pub(crate) enum Fate {
     Json { whole: bool },
     /// An event stream.
     Stream(StreamFate),
+    /// 202: the answer is to come on the session's stream (HTTP+SSE).
+    Accepted,
 }
 
 /// What became of one connection's event stream.
@@ -149,6 +151,8 @@ pub(crate) struct SessionFacts {
     pub(crate) began: Duration,
     /// When the server forgot it.
     pub(crate) lost: Option<Duration>,
+    /// When its stream fell silent (HTTP+SSE).
+    pub(crate) silent: Option<Duration>,
     /// When it was ended by DELETE.
     pub(crate) deleted: Option<Duration>,
     /// Notifications outside of calls: how many were made, which were sent whole.
@@ -174,6 +178,8 @@ pub(crate) struct Facts {
     pub(crate) visits: u64,
     /// `initialize` requests at the server, by client.
     pub(crate) handshakes: BTreeMap<usize, Vec<Visit>>,
+    /// GETs that were to open the stream of an HTTP+SSE session.
+    pub(crate) openings: Vec<Visit>,
     /// Connections that were refused or hung.
     pub(crate) dials_failed: Vec<Duration>,
     /// When all connections were reset.

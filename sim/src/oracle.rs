@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 use shadowcat_transport::metrics::Metrics;
 
 use crate::ledger::{Call, CallKey, Facts, Fate, Ledger, Outcome, SessionFacts};
-use crate::plan::{CallPlan, Plan};
+use crate::plan::{CallPlan, Plan, Transport};
 
 pub(crate) use pace::{Recovery, recoveries};
 
@@ -141,6 +141,7 @@ impl JudgedCall<'_> {
                 | Fate::Hangs
                 | Fate::Stream(_)
                 | Fate::Json { whole: false }
+                | Fate::Accepted
                 | Fate::Pending => {
                     lost += 1;
                     self.is_safe() && lost == 1
@@ -158,7 +159,14 @@ impl JudgedCall<'_> {
 
     fn judge_order(&self, found: &mut Vec<String>) {
         let key = self.key;
-        for pair in self.call.got.windows(2) {
+        let mut got = self.call.got.clone();
+        if self.plan.server.transport == Transport::Sse {
+            // Two runs of a safe request are on one stream, each in order, and a question names no
+            // request.
+            got.retain(|(_, mark)| !self.call.asks.contains(mark));
+            got.sort_by_key(|(_, (exec, _))| *exec);
+        }
+        for pair in got.windows(2) {
             let (before, after) = (pair[0].1, pair[1].1);
             if after == before {
                 found.push(format!("{key} got message {after:?} twice"));
@@ -216,7 +224,10 @@ impl JudgedCall<'_> {
                         "{key} got the result of execution {exec}, which was none"
                     ));
                 }
-                self.judge_complete(Some(*exec), found);
+                let once = self.call.posts.len() == 1;
+                if once || self.plan.server.transport == Transport::Streamable {
+                    self.judge_complete(Some(*exec), found);
+                }
             }
             Outcome::Error(error) => {
                 if excuses::find(self.plan, self.facts, self.wanted, self.call, at, error).is_none()
@@ -226,7 +237,9 @@ impl JudgedCall<'_> {
                         self.call.posts, self.call.gets
                     ));
                 }
-                if error.kind.as_deref() != Some("timeout") {
+                // On a stream for everything the call's messages go on after its POST has failed.
+                let over = self.plan.server.transport == Transport::Sse;
+                if error.kind.as_deref() != Some("timeout") && !over {
                     self.judge_complete(None, found);
                 }
             }
@@ -279,6 +292,16 @@ fn arrives(plan: &Plan) -> bool {
         .all(|wire| wire.latency.is_zero() && wire.pace.is_zero())
 }
 
+/// Whether the client has read the answers to all of its calls to their ends: what names no request
+/// may come with them.
+fn answers_are_read(facts: &Facts, client: usize) -> bool {
+    let mut theirs = facts.calls.iter().filter(|(key, _)| key.client == client);
+    theirs.all(|(_, call)| {
+        let read = |(_, outcome): &(_, Outcome)| !matches!(outcome, Outcome::Abandoned);
+        call.cancelled.is_none() && call.outcomes.iter().all(read)
+    })
+}
+
 fn judge_session(
     plan: &Plan,
     facts: &Facts,
@@ -286,7 +309,13 @@ fn judge_session(
     session: &SessionFacts,
     found: &mut Vec<String>,
 ) {
-    for pair in session.got.windows(2) {
+    // What comes on one stream for everything goes to the client on several.
+    let one_way = plan.server.transport == Transport::Streamable;
+    let mut got = session.got.clone();
+    if !one_way {
+        got.sort_by_key(|(_, number)| *number);
+    }
+    for pair in got.windows(2) {
         if pair[1].1 <= pair[0].1 {
             let twice = session.got.iter().filter(|(_, n)| *n == pair[1].1).count() > 1;
             let what = if twice { "twice" } else { "out of order" };
@@ -296,8 +325,10 @@ fn judge_session(
     let Some(client) = plan.clients.get(session.client) else {
         return;
     };
-    let reads =
-        client.listens && client.leaves_early.is_none() && !facts.blind.contains(&session.client);
+    let reads = client.listens
+        && client.leaves_early.is_none()
+        && !facts.blind.contains(&session.client)
+        && (one_way || answers_are_read(facts, session.client));
     if !reads {
         return;
     }

@@ -1,6 +1,7 @@
 //! What a seed means: who takes part, what they want, and what goes wrong when.
 
 mod draw;
+mod sse;
 
 use std::time::Duration;
 
@@ -40,11 +41,12 @@ impl Plan {
 
 impl Plan {
     /// What is special about its peers and wires, for the report.
-    pub(crate) fn traits(&self) -> [(&'static str, bool); 16] {
+    pub(crate) fn traits(&self) -> [(&'static str, bool); 17] {
         let (server, wires) = (&self.server, [self.upstream_wire, self.client_wire]);
         [
             ("mode: reverse", self.mode == Mode::Reverse),
             ("mode: forward", self.mode == Mode::Forward),
+            ("server: HTTP+SSE", server.transport == Transport::Sse),
             ("server: no ids", server.ids == Ids::None),
             ("server: some ids", server.ids == Ids::Some),
             (
@@ -90,6 +92,7 @@ pub(crate) enum Mode {
 /// How the server is.
 #[derive(Debug, Clone)]
 pub(crate) struct Personality {
+    pub(crate) transport: Transport,
     pub(crate) version: &'static str,
     /// Whether it hands out session ids.
     pub(crate) sessions: bool,
@@ -108,6 +111,15 @@ pub(crate) struct Personality {
     pub(crate) retry: Option<u64>,
     /// Comments on a quiet stream.
     pub(crate) comments: Option<Duration>,
+}
+
+/// What the server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// Streamable HTTP.
+    Streamable,
+    /// HTTP+SSE of 2024-11-05: one stream is the session and brings everything.
+    Sse,
 }
 
 /// Which events have ids.

@@ -14,7 +14,7 @@ use super::events::Events;
 use super::{INITIALIZED, PATIENCE, Received, cancelled, initialize, left, receive, request};
 use crate::http1::{self, Conn, Head};
 use crate::ledger::{CallKey, Ledger, Outcome};
-use crate::plan::{CallPlan, ClientCut, Plan};
+use crate::plan::{CallPlan, ClientCut, Plan, Transport};
 use crate::wire::{self, Manner, Wire};
 
 /// Where clients connect to.
@@ -141,7 +141,7 @@ impl HttpClient {
             ("accept", "application/json, text/event-stream"),
             ("mcp-session-id", self.session.as_str()),
         ];
-        if self.plan.server.version != "2025-03-26" {
+        if self.plan.server.version >= "2025-06-18" {
             fields.push(("mcp-protocol-version", self.plan.server.version));
         }
         if let Some(cursor) = cursor {
@@ -350,7 +350,12 @@ impl HttpClient {
                     ));
                     continue;
                 };
-                match receive(&self.ledger, self.client, key, &message) {
+                match receive(
+                    &self.ledger,
+                    self.client,
+                    self.stream_of(key, &message),
+                    &message,
+                ) {
                     Received::Ask(answer) => self.answer_later(answer),
                     Received::Outcome(_) => return Ok(Read::Answered),
                     Received::Other => {}
@@ -358,6 +363,14 @@ impl HttpClient {
             }
         }
         Ok(Read::Broke)
+    }
+
+    /// The call whose stream must bring a message, if it is known. What names no request may come on
+    /// any where the server has one stream for everything.
+    fn stream_of(&self, key: Option<CallKey>, message: &Value) -> Option<CallKey> {
+        let shared = self.plan.server.transport == Transport::Sse;
+        let asks = message["method"].is_string() && !message["id"].is_null();
+        key.filter(|_| !(shared && asks))
     }
 
     /// Answers a request of the server's after a moment.

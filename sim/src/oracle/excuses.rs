@@ -5,8 +5,11 @@ use std::time::Duration;
 use super::pace::TICK;
 use crate::fault::How;
 use crate::ledger::{Call, ErrorSeen, Facts, Fate, StreamFate, Visit};
-use crate::plan::{CallPlan, Plan};
+use crate::plan::{CallPlan, Plan, Transport};
 use crate::run::HINT_MAX;
+
+/// How long a session that cannot be had is not tried again.
+const LONGEST_PROBE: Duration = Duration::from_secs(75);
 
 /// Failed attempts in a row after which a stream may be given up.
 const BUDGET: usize = 10;
@@ -31,7 +34,10 @@ pub(super) fn find(
         .count();
     if error.kind.as_deref() == Some("timeout") {
         let limit = plan.request_timeout?;
-        let disturbed = failed_dials > 0 || !is_undisturbed(call) || lost_since(facts, call, at);
+        let disturbed = failed_dials > 0
+            || !is_undisturbed(call)
+            || lost_since(plan, facts, call, at)
+            || is_silent(facts, call);
         return (at >= sent + limit && disturbed).then_some("the request's deadline");
     }
     let Some(last) = call.posts.last() else {
@@ -41,7 +47,12 @@ pub(super) fn find(
         let broken = handshakes
             .filter(|visit| visit.at <= at && visit.until >= sent)
             .count();
-        return (failed_dials > 0 || reset || broken > 0).then_some("it never reached the server");
+        let unopened = facts.openings.iter().any(|opening| {
+            let opened = matches!(&opening.fate, Fate::Stream(stream) if stream.opened);
+            !opened && opening.at <= at && opening.until + LONGEST_PROBE >= sent
+        });
+        return (failed_dials > 0 || reset || broken > 0 || unopened)
+            .then_some("it never reached the server");
     };
     if last.until >= at && facts.resets.iter().any(|when| (sent..=at).contains(when)) {
         return Some("its connection was reset on the way to the server");
@@ -55,7 +66,7 @@ pub(super) fn find(
     {
         return Some("the next attempt would come after the request's deadline");
     }
-    if lost_since(facts, call, at) {
+    if lost_since(plan, facts, call, at) {
         return Some("its session was lost");
     }
     if failed_dials > 0 && last.fate != Fate::Pending && !is_resumable(call) {
@@ -93,6 +104,15 @@ pub(super) fn find(
             });
             (long || late || busy >= BUDGET).then_some("the server stays busy")
         }
+        // The stream's end overtook the answer to a POST that was on its way.
+        Fate::SessionLost
+            if plan.server.transport == Transport::Sse
+                && !plan.upstream_wire[1].latency.is_zero()
+                && error.kind.as_deref() == Some("session_lost")
+                && is_heard_by(plan, wanted, last.until, at) =>
+        {
+            Some("its session's stream ended meanwhile")
+        }
         Fate::SessionLost => {
             let refused = call
                 .posts
@@ -103,7 +123,7 @@ pub(super) fn find(
         }
         Fate::Redirected { good } => (!good).then_some("a redirect that must not be followed"),
         Fate::NoAnswer => Some("the server gave no answer"),
-        Fate::Json { whole: true } => None,
+        Fate::Json { whole: true } | Fate::Accepted => None,
         Fate::Stream(_) => stream(facts, call, last, at, spent),
     }
 }
@@ -125,17 +145,20 @@ fn was_on_its_way(
         Fate::Stream(stream) => stream.broke.is_some(),
         _ => false,
     };
-    // The client hears of it at once, unless its own connection is slow or broken.
-    let slow = !wanted.client_cuts.is_empty() || plan.client_wire.iter().any(|w| !w.pace.is_zero());
-    let latest = |reset: Duration| {
-        let ways = plan.upstream_wire[0].latency + plan.client_wire[0].latency;
-        if slow { at } else { reset + ways + TICK }
+    let hit = |reset: &Duration| {
+        *reset > last.until && *reset <= at && is_heard_by(plan, wanted, *reset, at)
     };
-    let hit = |reset: &Duration| *reset > last.until && (*reset..=latest(*reset)).contains(&at);
     settled
         && !plan.upstream_wire[1].latency.is_zero()
         && error.kind.as_deref() == Some("connection_lost")
         && facts.resets.iter().any(hit)
+}
+
+/// Whether `at` is no later than the client can have heard of what the server did at `done`.
+fn is_heard_by(plan: &Plan, wanted: &CallPlan, done: Duration, at: Duration) -> bool {
+    let slow = !wanted.client_cuts.is_empty() || plan.client_wire.iter().any(|w| !w.pace.is_zero());
+    let ways = plan.upstream_wire[0].latency + plan.client_wire[0].latency;
+    slow || at <= done + ways + TICK
 }
 
 /// Attempts before one that the server saw that were reset on their way to it.
@@ -219,12 +242,22 @@ fn has_id(fate: &Fate) -> bool {
 fn is_lost_answer(fate: &Fate) -> bool {
     matches!(
         fate,
-        Fate::NoHead | Fate::Json { whole: false } | Fate::Pending | Fate::Hangs | Fate::Stream(_)
+        Fate::NoHead
+            | Fate::Json { whole: false }
+            | Fate::Pending
+            | Fate::Hangs
+            | Fate::Stream(_)
+            | Fate::Accepted
     )
 }
 
 /// A session that this call was in is lost.
-fn lost_since(facts: &Facts, call: &Call, at: Duration) -> bool {
+fn lost_since(plan: &Plan, facts: &Facts, call: &Call, at: Duration) -> bool {
+    // A stream that the proxy closes has ended for the server when that arrives there.
+    let at = match plan.server.transport {
+        Transport::Streamable => at,
+        Transport::Sse => at + plan.upstream_wire[1].latency + TICK,
+    };
     call.posts
         .iter()
         .filter(|post| post.fate != Fate::SessionLost)
@@ -237,12 +270,19 @@ fn lost_since(facts: &Facts, call: &Call, at: Duration) -> bool {
         })
 }
 
+/// The stream that is to bring the answer says nothing any more.
+fn is_silent(facts: &Facts, call: &Call) -> bool {
+    let of = |post: &Visit| facts.sessions.get(&post.session)?.silent;
+    call.posts.iter().any(|post| of(post).is_some())
+}
+
 /// Nothing went wrong with this call as far as the server saw.
 fn is_undisturbed(call: &Call) -> bool {
     call.gets.is_empty()
         && call.posts.iter().all(|post| match &post.fate {
             Fate::Stream(stream) => stream.broke.is_none(),
             Fate::Json { whole } => *whole,
+            Fate::Accepted => true,
             Fate::Hangs => false,
             _ => false,
         })

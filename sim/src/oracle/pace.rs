@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::fault::How;
 use crate::ledger::{CallKey, Facts, Fate, StreamFate, Visit};
-use crate::plan::{Framing, Plan};
+use crate::plan::{Framing, Plan, Transport};
 use crate::run::HINT_MAX;
 
 /// The shortest time between two attempts of one stream, unless it was open for a second.
@@ -32,6 +32,11 @@ pub(super) fn judge(plan: &Plan, facts: &Facts, found: &mut Vec<String>) {
     }
     for (key, call) in &facts.calls {
         for pair in call.posts.windows(2) {
+            // Where the stream is the session, the request goes into the next one as a new one.
+            let renewed = pair[0].session != pair[1].session;
+            if renewed && plan.server.transport == Transport::Sse {
+                continue;
+            }
             hinted(&format!("{key}'s POST"), &pair[0], &pair[1], found);
         }
         // The answer is on the POST's stream or on one of its successors.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{CallPlan, ClientCut, ClientPlan, Framing, Ids, Mode, Personality, Plan, Replay};
+use super::sse::speak_sse;
+use super::{
+    CallPlan, ClientCut, ClientPlan, Framing, Ids, Mode, Personality, Plan, Replay, Transport,
+};
 use crate::fault::{After, Disaster, Fault, How, Spot};
 use crate::rng::Rng;
 use crate::wire::Manner;
@@ -52,11 +55,15 @@ impl Plan {
         } else {
             Vec::new()
         };
+        if server.transport == Transport::Sse {
+            speak_sse(&mut clients, server.comments.is_some());
+        }
         let hangs = clients.iter().any(|client| {
             client
                 .calls
                 .iter()
                 .any(|call| call.post_faults.iter().any(may_hang))
+                || server.transport == Transport::Sse && client.standing_faults.iter().any(may_hang)
         });
         let timed = hangs || !disasters.is_empty() || rng.chance(30);
         if !timed {
@@ -88,6 +95,7 @@ impl Plan {
         plan.upstream_wire = [Manner::PLAIN; 2];
         plan.client_wire = [Manner::PLAIN; 2];
         plan.server = Personality {
+            transport: Transport::Streamable,
             version: "2025-11-25",
             sessions: true,
             ids: Ids::All,
@@ -155,7 +163,8 @@ fn manners(rng: &mut Rng) -> [Manner; 2] {
 fn personality(rng: &mut Rng) -> Personality {
     let version = rng.pick(&["2025-11-25", "2025-11-25", "2025-06-18", "2025-03-26"]);
     let ids = rng.pick(&[Ids::All, Ids::All, Ids::All, Ids::All, Ids::Some, Ids::None]);
-    Personality {
+    let drawn = Personality {
+        transport: Transport::Streamable,
         version,
         sessions: rng.chance(85),
         ids,
@@ -175,7 +184,20 @@ fn personality(rng: &mut Rng) -> Personality {
             .chance(35)
             .then(|| rng.pick(&[0, 1, 500, 1000, 3000, 3_600_000])),
         comments: rng.chance(30).then(|| ms(1000, 4000, rng)),
+    };
+    if rng.chance(12) {
+        return Personality {
+            transport: Transport::Sse,
+            version: "2024-11-05",
+            sessions: true,
+            ids: Ids::None,
+            priming: false,
+            standalone: true,
+            retry: None,
+            ..drawn
+        };
     }
+    drawn
 }
 
 fn client(rng: &mut Rng, mode: Mode, server: &Personality, troubled: bool) -> ClientPlan {

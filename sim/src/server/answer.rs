@@ -13,7 +13,7 @@ use super::{Kept, Server, Session, Subject};
 use crate::fault::Fault;
 use crate::http1::{Conn, Head};
 use crate::ledger::{CallKey, Fate};
-use crate::plan::Replay;
+use crate::plan::{Replay, Transport};
 
 impl Server {
     pub(super) async fn serve(self: Arc<Self>, mut conn: Conn, number: u32) {
@@ -40,6 +40,11 @@ impl Server {
         body: &[u8],
     ) -> io::Result<Kept> {
         match head.word(0) {
+            "POST" if self.plan.server.transport == Transport::Sse => {
+                let message: Value = serde_json::from_slice(body).unwrap_or_default();
+                self.sse_post(conn, head, &message).await
+            }
+            "GET" if self.plan.server.transport == Transport::Sse => self.sse_open(conn).await,
             "POST" => {
                 let message: Value = serde_json::from_slice(body).unwrap_or_default();
                 self.post(conn, head, &message).await
@@ -64,17 +69,26 @@ impl Server {
     }
 
     fn begin_session(self: &Arc<Self>, client: usize) -> Arc<Session> {
-        let session = {
-            let mut state = self.state.lock();
-            state.sessions_made += 1;
-            let name = format!("s{}", state.sessions_made);
-            let session = Arc::new(Session::new(name.clone(), client));
-            if !self.plan.server.sessions {
-                state.sessions.clear();
-            }
-            state.sessions.insert(name, Arc::clone(&session));
-            session
-        };
+        let session = self.make_session();
+        self.give_session(&session, client);
+        session
+    }
+
+    /// A session that is nobody's yet.
+    pub(super) fn make_session(&self) -> Arc<Session> {
+        let mut state = self.state.lock();
+        state.sessions_made += 1;
+        let name = format!("s{}", state.sessions_made);
+        let session = Arc::new(Session::new(name.clone(), None));
+        if !self.plan.server.sessions {
+            state.sessions.clear();
+        }
+        state.sessions.insert(name, Arc::clone(&session));
+        session
+    }
+
+    pub(super) fn give_session(self: &Arc<Self>, session: &Arc<Session>, client: usize) {
+        let _ = session.client.set(client);
         let began = self.ledger.now();
         self.ledger.with(|facts| {
             let facts = facts.sessions.entry(session.name.clone()).or_default();
@@ -84,12 +98,11 @@ impl Server {
             "server   session {} of client {client}",
             session.name
         ));
-        tokio::spawn(Arc::clone(self).give_notices(Arc::clone(&session)));
-        session
+        tokio::spawn(Arc::clone(self).give_notices(Arc::clone(session), client));
     }
 
-    async fn give_notices(self: Arc<Self>, session: Arc<Session>) {
-        let mut times = self.plan.clients[session.client].notices.clone();
+    async fn give_notices(self: Arc<Self>, session: Arc<Session>, client: usize) {
+        let mut times = self.plan.clients[client].notices.clone();
         times.sort_unstable();
         for at in times {
             let Some(wait) = at.checked_sub(self.ledger.now()) else {
@@ -172,6 +185,7 @@ impl Server {
                     cut: fault,
                     polls_after: plan.polls_after,
                     retry: self.plan.stream_retry(Some(key)),
+                    greeting: None,
                 };
                 self.stream(conn, &session, &log, &ticket, course).await
             }
@@ -215,7 +229,7 @@ impl Server {
     }
 
     /// A notification or a response of the client.
-    fn one_way(&self, session: &Session, method: &str, message: &Value) {
+    pub(super) fn one_way(&self, session: &Session, method: &str, message: &Value) {
         self.ledger
             .note(format_args!("server   got {method:?} {}", message["id"]));
         if method == "notifications/cancelled" {
@@ -240,32 +254,22 @@ impl Server {
         head: &Head,
         message: &Value,
     ) -> io::Result<Kept> {
-        let name = message["params"]["clientInfo"]["name"]
-            .as_str()
-            .unwrap_or_default();
-        let client = name
-            .rsplit('-')
-            .next()
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(usize::MAX);
-        if client >= self.plan.clients.len() || head.get("mcp-session-id").is_some() {
+        let client = self.who(message);
+        let Some(client) = client.filter(|_| head.get("mcp-session-id").is_none()) else {
             self.ledger
                 .violation(format!("an initialize that is no client's own: {message}"));
             return plain(conn, 400, "").await;
-        }
+        };
         let ticket = Ticket::open(&self.ledger, Place::Handshake(client), "", None);
         if let Some(fault) = self.next_fault(Subject::Handshake(client)) {
             self.ledger.hit("handshake fault");
-            let nobody = Session::new(String::new(), client);
+            let nobody = Session::new(String::new(), None);
             return self
                 .refuse(conn, &nobody, &ticket, &fault, &message["id"])
                 .await;
         }
         let session = self.begin_session(client);
-        let body = format!(
-            r#"{{"jsonrpc":"2.0","id":{},"result":{{"protocolVersion":"{}","capabilities":{{"tools":{{"listChanged":true}},"logging":{{}},"resources":{{"subscribe":true,"listChanged":true}}}},"serverInfo":{{"name":"sim","version":"1"}}}}}}"#,
-            message["id"], self.plan.server.version
-        );
+        let body = self.initialized(message);
         let mut fields = vec![("content-type", "application/json")];
         if self.plan.server.sessions {
             fields.push(("mcp-session-id", &session.name));
@@ -273,6 +277,21 @@ impl Server {
         conn.write(&response(200, &fields, &body)).await?;
         ticket.settle(Fate::Json { whole: true });
         Ok(true)
+    }
+
+    /// Whose `initialize` this is.
+    pub(super) fn who(&self, initialize: &Value) -> Option<usize> {
+        let name = initialize["params"]["clientInfo"]["name"].as_str()?;
+        let client = name.rsplit('-').next()?.parse().ok()?;
+        (client < self.plan.clients.len()).then_some(client)
+    }
+
+    /// The result of an `initialize`.
+    pub(super) fn initialized(&self, initialize: &Value) -> String {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{},"result":{{"protocolVersion":"{}","capabilities":{{"tools":{{"listChanged":true}},"logging":{{}},"resources":{{"subscribe":true,"listChanged":true}}}},"serverInfo":{{"name":"sim","version":"1"}}}}}}"#,
+            initialize["id"], self.plan.server.version
+        )
     }
 
     async fn get(self: &Arc<Self>, conn: &mut Conn, head: &Head) -> io::Result<Kept> {
@@ -369,7 +388,9 @@ impl Server {
                 session.name
             ));
         }
-        let fault = self.next_fault(Subject::Standing(session.client));
+        let fault = self.next_fault(Subject::Standing(
+            session.client.get().copied().unwrap_or_default(),
+        ));
         if let Some(fault) = &fault
             && !matches!(fault, Fault::Cut { .. })
         {
@@ -400,6 +421,7 @@ impl Server {
             cut: fault,
             polls_after: None,
             retry,
+            greeting: None,
         };
         self.stream(conn, session, log, &ticket, course).await
     }
@@ -433,6 +455,7 @@ impl Server {
             cut: fault,
             polls_after,
             retry,
+            greeting: None,
         };
         self.stream(conn, session, log, &ticket, course).await
     }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::log::{Log, What};
 use super::{Server, Session};
 use crate::ledger::CallKey;
-use crate::plan::{CallPlan, Ids};
+use crate::plan::{CallPlan, Ids, Transport};
 
 impl Server {
     /// Runs a call: its messages in time, the server's question, the response.
@@ -20,17 +20,10 @@ impl Server {
         plan: CallPlan,
         id: Value,
     ) -> Arc<Log> {
-        let log = {
-            let mut streams = session.streams.lock();
-            let log = Arc::new(Log::new(
-                format!("{}:{}", session.name, streams.len()),
-                Some(key),
-            ));
-            streams.push(Arc::clone(&log));
-            log
+        let log = match self.plan.server.transport {
+            Transport::Streamable => self.own_stream(session, key),
+            Transport::Sse => Arc::clone(&session.standalone),
         };
-        self.ledger
-            .with(|facts| facts.streams.insert(log.name.clone(), key));
         let cancelled = CancellationToken::new();
         session.cancelled.lock().insert(key, cancelled.clone());
         let (server, session, job) = (Arc::clone(self), Arc::clone(session), Arc::clone(&log));
@@ -49,6 +42,22 @@ impl Server {
         log
     }
 
+    /// A stream for one call.
+    fn own_stream(&self, session: &Session, key: CallKey) -> Arc<Log> {
+        let log = {
+            let mut streams = session.streams.lock();
+            let log = Arc::new(Log::new(
+                format!("{}:{}", session.name, streams.len()),
+                Some(key),
+            ));
+            streams.push(Arc::clone(&log));
+            log
+        };
+        self.ledger
+            .with(|facts| facts.streams.insert(log.name.clone(), key));
+        log
+    }
+
     async fn work(
         &self,
         session: &Session,
@@ -58,6 +67,7 @@ impl Server {
         plan: &CallPlan,
         id: &Value,
     ) {
+        let shared = self.plan.server.transport == Transport::Sse;
         let pad: String = "é😀x".chars().cycle().take(plan.padding / 3).collect();
         let mut number = 0;
         let mut say = |message: String| {
@@ -67,8 +77,9 @@ impl Server {
             if with_id {
                 self.ledger.call(key, |call| call.with_id.push(mark));
             }
-            log.append(message, What::Message(mark), with_id);
-            if !with_id {
+            log.append(message, What::Message(key, mark), with_id);
+            // On a stream for everything such a message would be nobody's.
+            if !with_id && !shared {
                 // Two that say the same are two.
                 let echo = format!(
                     r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"debug","data":"echo","_meta":{{"call":"{key}","exec":{exec},"echo":true}}}}}}"#
@@ -95,7 +106,7 @@ impl Server {
                 }
             }
             tokio::time::sleep(plan.gap).await;
-            next = if n % 2 == 1 {
+            next = if n % 2 == 1 || shared {
                 say(format!(
                     r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":"{key}","progress":{n},"_meta":{{"call":"{key}","exec":{exec},"n":{next}}},"pad":"{pad}"}}}}"#
                 ))
@@ -109,6 +120,7 @@ impl Server {
         let text = format!(
             r#"{{"jsonrpc":"2.0","id":{id},"result":{{"_meta":{{"call":"{key}","exec":{exec}}},"content":[],"pad":"é"}}}}"#
         );
-        log.append(text, What::Response, self.plan.server.ids != Ids::None);
+        let what = if shared { What::Answer } else { What::Response };
+        log.append(text, what, self.plan.server.ids != Ids::None);
     }
 }

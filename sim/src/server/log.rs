@@ -39,11 +39,14 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum What {
     Priming,
-    Message(Mark),
+    Message(CallKey, Mark),
     /// One of several messages of a call that are the same, and have no id.
     Echo,
     Notice(u32),
+    /// What ends the stream.
     Response,
+    /// A response on a stream that goes on.
+    Answer,
 }
 
 impl Log {

@@ -1,5 +1,5 @@
 //! A scripted MCP server: Streamable HTTP of 2025-03-26 to 2025-11-25, with sessions, logs and
-//! replay, that does to each request what the plan says.
+//! replay, or HTTP+SSE of 2024-11-05, that does to each request what the plan says.
 //!
 //! It writes its own HTTP and its own event streams, byte by byte, and enters into the ledger what
 //! it saw and what it did.
@@ -8,11 +8,12 @@ mod answer;
 mod job;
 mod log;
 mod refuse;
+mod sse;
 mod stream;
 mod visit;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::Uri;
@@ -63,7 +64,8 @@ enum Subject {
 /// A session of the server's.
 struct Session {
     name: String,
-    client: usize,
+    /// Whose it is, once that is known.
+    client: OnceLock<usize>,
     streams: Mutex<Vec<Arc<Log>>>,
     standalone: Arc<Log>,
     /// Answers of the client to requests of the server, by request id.
@@ -74,9 +76,9 @@ struct Session {
 }
 
 impl Session {
-    fn new(name: String, client: usize) -> Self {
+    fn new(name: String, client: Option<usize>) -> Self {
         Self {
-            client,
+            client: client.map(OnceLock::from).unwrap_or_default(),
             streams: Mutex::default(),
             standalone: Arc::new(Log::new(format!("{name}:sa"), None)),
             answers: Mutex::default(),
@@ -194,6 +196,9 @@ impl Server {
     }
 
     fn notice(&self, session: &Session) {
+        if session.client.get().is_none() {
+            return;
+        }
         let name = &session.name;
         let number = self.ledger.with(|facts| {
             let facts = facts.sessions.entry(name.clone()).or_default();

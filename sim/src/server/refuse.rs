@@ -4,11 +4,13 @@ use std::io;
 
 use serde_json::Value;
 
+use super::sse::endpoint;
 use super::visit::Ticket;
 use super::{Kept, Server, Session};
 use crate::fault::{After, Fault};
 use crate::http1::Conn;
 use crate::ledger::Fate;
+use crate::plan::Transport;
 
 impl Server {
     /// Does to a request what the fault says.
@@ -20,6 +22,7 @@ impl Server {
         fault: &Fault,
         id: &Value,
     ) -> io::Result<Kept> {
+        let is_sse = self.plan.server.transport == Transport::Sse;
         match *fault {
             Fault::CloseUnexecuted => {
                 ticket.settle(Fate::NoHead);
@@ -78,12 +81,12 @@ impl Server {
             }
             Fault::Redirect { status, good } => {
                 ticket.settle(Fate::Redirected { good });
-                let place = if good {
-                    "/mcp/moved"
-                } else {
-                    "ftp://elsewhere/mcp"
+                let place = match good {
+                    true if is_sse && !session.name.is_empty() => endpoint(&session.name),
+                    true => "/mcp/moved".to_owned(),
+                    false => "ftp://elsewhere/mcp".to_owned(),
                 };
-                conn.write(&response(status, &[("location", place)], ""))
+                conn.write(&response(status, &[("location", &place)], ""))
                     .await?;
                 Ok(true)
             }

@@ -22,6 +22,8 @@ pub(super) struct Course {
     pub(super) polls_after: Option<u32>,
     /// `retry`, as the stream's first line.
     pub(super) retry: Option<u64>,
+    /// The first event, where it is none of the log's.
+    pub(super) greeting: Option<String>,
 }
 
 /// How writing an event ended.
@@ -72,7 +74,11 @@ impl Server {
             let end = self.plan.server.line_end;
             let _ = write!(opening, "retry: {retry}{end}{end}");
         }
+        if let Some(greeting) = &course.greeting {
+            opening.push_str(greeting);
+        }
         if let Written::Cut(how) = writer.head(&opening).await? {
+            self.fell_silent(session, how);
             return writer.part(how).await;
         }
         ticket.update(|fate| {
@@ -96,6 +102,7 @@ impl Server {
                         under_way.put(self.ledger.now(), position, &entry, first);
                     }
                     if let Written::Cut(how) = written {
+                        self.fell_silent(session, how);
                         let kept = writer.part(how).await?;
                         if writer.left_by_reader {
                             self.lost_under_way(session, log, ticket, under_way);
@@ -168,7 +175,7 @@ impl Server {
             return false;
         }
         match (entry.what, log.call) {
-            (What::Message(mark), Some(key)) => {
+            (What::Message(key, mark), _) => {
                 self.ledger.call(key, |call| call.sent_whole.push(mark));
             }
             (What::Echo, Some(key)) => self.ledger.call(key, |call| call.echoes_sent += 1),
@@ -214,7 +221,7 @@ impl Server {
             }
             log.unsent(sent.position);
             match (sent.entry.what, log.call) {
-                (What::Message(mark), Some(key)) => {
+                (What::Message(key, mark), _) => {
                     self.ledger
                         .call(key, |call| call.sent_whole.retain(|one| *one != mark));
                 }

@@ -12,6 +12,8 @@ pub(super) enum Place {
     Get(CallKey),
     Standing(String),
     Handshake(usize),
+    /// The stream of an HTTP+SSE session.
+    Opening,
 }
 
 /// A visit under way.
@@ -89,6 +91,7 @@ fn visits<'a>(facts: &'a mut crate::ledger::Facts, place: &Place) -> &'a mut Vec
         Place::Post(key) => &mut facts.calls.entry(*key).or_default().posts,
         Place::Get(key) => &mut facts.calls.entry(*key).or_default().gets,
         Place::Standing(session) => &mut facts.sessions.entry(session.clone()).or_default().gets,
+        Place::Opening => &mut facts.openings,
         Place::Handshake(client) => facts.handshakes.entry(*client).or_default(),
     }
 }

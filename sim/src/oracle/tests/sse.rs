@@ -1,0 +1,91 @@
+//! The rules for HTTP+SSE, where one stream is the session and brings everything.
+
+use std::time::Duration;
+
+use super::{KEY, error, plan, s, visit, well};
+use crate::ledger::{Call, Facts, Fate, SessionFacts};
+use crate::oracle::violations;
+use crate::plan::{Plan, Transport};
+
+/// The calm plan, with a server that speaks HTTP+SSE from afar.
+fn sse() -> Plan {
+    let mut plan = plan();
+    plan.server.transport = Transport::Sse;
+    for wire in &mut plan.upstream_wire {
+        wire.latency = Duration::from_millis(30);
+    }
+    plan
+}
+
+/// A call that its server has accepted, and will answer on the session's stream.
+fn accepted() -> Call {
+    Call {
+        posts: vec![visit(1, Fate::Accepted)],
+        with_id: Vec::new(),
+        ..well()
+    }
+}
+
+fn judge_sse(lost: Option<Duration>, change: impl FnOnce(&mut Call)) -> Vec<String> {
+    let mut call = accepted();
+    change(&mut call);
+    let mut facts = Facts::default();
+    facts.calls.insert(KEY, call);
+    let session = SessionFacts {
+        lost,
+        ..SessionFacts::default()
+    };
+    facts.sessions.insert("s1".into(), session);
+    violations(&sse(), &facts)
+}
+
+#[test]
+fn an_accepted_request_may_fail_only_with_its_session() {
+    assert_eq!(judge_sse(None, |_| {}), Vec::<String>::new());
+    let failed = |lost| {
+        judge_sse(lost, |call| {
+            call.outcomes = vec![(s(3), error("session_lost", "unknown"))];
+        })
+    };
+    assert_eq!(failed(Some(s(2))), Vec::<String>::new());
+    assert!(failed(None)[0].contains("without need"));
+    assert!(failed(Some(s(4)))[0].contains("without need"));
+}
+
+#[test]
+fn an_accepted_request_is_not_sent_again() {
+    let again = |call: &mut Call| call.posts.push(visit(2, Fate::Accepted));
+    assert!(judge_sse(Some(s(1)), again)[0].contains("sent again"));
+    let unsure = |call: &mut Call| {
+        call.outcomes = vec![(s(3), error("session_lost", "no"))];
+    };
+    assert!(judge_sse(Some(s(2)), unsure)[0].contains("is said not to be"));
+}
+
+#[test]
+fn a_refusal_that_the_streams_end_overtook_is_an_excuse_for_no_longer_than_its_way() {
+    let refused = |at| {
+        judge_sse(None, |call| {
+            call.executions = 0;
+            (call.sent_whole, call.got) = Default::default();
+            call.posts = vec![visit(2, Fate::SessionLost)];
+            call.outcomes = vec![(at, error("session_lost", "unknown"))];
+        })
+    };
+    assert_eq!(refused(s(2)), Vec::<String>::new());
+    assert!(refused(s(3))[0].contains("without need"));
+}
+
+#[test]
+fn on_one_stream_for_everything_each_run_of_a_call_is_in_order() {
+    let got = |marks: [(u32, u32); 4]| {
+        judge_sse(Some(s(2)), |call| {
+            call.asks = vec![(1, 9)];
+            call.got = marks.into_iter().map(|mark| (s(2), mark)).collect();
+            call.outcomes = vec![(s(3), error("session_lost", "unknown"))];
+        })
+    };
+    assert_eq!(got([(2, 1), (1, 9), (1, 1), (2, 2)]), Vec::<String>::new());
+    assert!(got([(2, 2), (1, 1), (2, 1), (1, 9)])[0].contains("out of order"));
+    assert!(got([(1, 1), (2, 1), (1, 1), (1, 9)])[0].contains("twice"));
+}
