@@ -20,6 +20,7 @@ mod standalone;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -29,7 +30,7 @@ use shadowcat_store::{AppendError, Class, Delivery, EventId, EventLog, SessionKe
 use shadowcat_transport::metrics::Metrics;
 use shadowcat_transport::upstream::Upstream;
 use tokio::sync::{Notify, OnceCell};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
@@ -45,6 +46,9 @@ use link::Link;
 
 pub(crate) use exchange::{Outgoing, Outgoings, Preparation, Refusal};
 pub(crate) use standalone::Standalone;
+
+/// How long a shutdown waits, beyond its drain, for a server to end its session.
+const COURTESY: Duration = Duration::from_secs(1);
 
 /// What all sessions of one pipeline share.
 pub struct Shared {
@@ -214,7 +218,12 @@ impl Session {
         self.closed
             .get_or_init(|| async {
                 let leg = self.link.read().leg();
-                leg.close().await;
+                // Over HTTP the end is a courtesy; a process has to be gone.
+                if self.shared.draining.is_cancelled() && leg.has_response_heads() {
+                    let _ = timeout(COURTESY, leg.close()).await;
+                } else {
+                    leg.close().await;
+                }
             })
             .await;
     }

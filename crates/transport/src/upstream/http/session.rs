@@ -27,9 +27,8 @@ use super::reply::ReplySource;
 use super::{Shared, add_missing, body, faults, one_way, standalone};
 use crate::upstream::{BoxFuture, Dispatched, Incoming, Leg, Reply, RequestContext, SendContext};
 
-/// How long the DELETE that ends a session may take. It is a courtesy, which a shutdown waits for
-/// beyond its drain time.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the DELETE that ends a session may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// WHATWG HTML, server-sent events, section 9.2.4.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
