@@ -15,6 +15,7 @@ mod cors;
 mod heartbeat;
 mod open;
 mod serve;
+mod version;
 
 use std::sync::Arc;
 

@@ -2,12 +2,14 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -16,10 +18,12 @@ use tracing::{debug, warn};
 
 use super::super::HttpService;
 use super::open::{ConnectionState, EdgeState};
+use super::version::{Begun, HttpVersion};
 use super::{Accept, HttpEdge};
 use crate::repoll::Repoll;
 
-/// Bytes of a request's header section; hyper answers 431 beyond it, and beyond 100 fields.
+/// Bytes of a request's header section; hyper answers 431 when they are read and it is not over yet
+/// (so that a read may go beyond them once), and beyond 100 fields.
 const HEADER_BYTES: u16 = u16::MAX;
 /// Connections beyond the limit that may be told so at the same time; more wait to be accepted.
 const MAX_REFUSALS: usize = 64;
@@ -159,9 +163,38 @@ impl<S: HttpService> Connection<S> {
                 Ok::<_, Infallible>(response)
             }
         });
-        let builder = builder(refused);
-        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(io), answer));
-        let served = tokio::select! {
+        let begun = tokio::select! {
+            biased;
+            begun = Begun::new(io) => begun,
+            () = stop.cancelled() => return,
+            () = self.abandoned() => return,
+        };
+        let served = match begun {
+            Ok((io, HttpVersion::One)) => {
+                let connection = http1_builder(refused).serve_connection(TokioIo::new(io), answer);
+                self.drive(pin!(connection), stop).await
+            }
+            Ok((io, HttpVersion::Two)) => {
+                let connection = http2_builder().serve_connection(TokioIo::new(io), answer);
+                self.drive(pin!(connection), stop).await
+            }
+            Err(error) => {
+                debug!(%error, "a client connection ended before it said anything");
+                return;
+            }
+        };
+        if let Err(error) = served {
+            debug!(%error, "a client connection ended early");
+        }
+    }
+
+    /// Lets the connection go on until it ends, we end, or nothing comes over it.
+    async fn drive(
+        &self,
+        mut connection: Pin<&mut impl GracefulConnection<Error = hyper::Error>>,
+        stop: CancellationToken,
+    ) -> hyper::Result<()> {
+        tokio::select! {
             biased;
             served = connection.as_mut() => served,
             () = stop.cancelled() => {
@@ -175,9 +208,6 @@ impl<S: HttpService> Connection<S> {
                     Err(_) => Ok(()),
                 }
             }
-        };
-        if let Err(error) = served {
-            debug!(%error, "a client connection ended early");
         }
     }
 
@@ -198,17 +228,20 @@ impl<S: HttpService> Connection<S> {
     }
 }
 
-fn builder(refused: bool) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn http1_builder(refused: bool) -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         // Both header timeouts are the watch's: hyper's would arm a timer for every request.
         .header_read_timeout(None)
         .max_buf_size(usize::from(HEADER_BYTES))
         .keep_alive(!refused);
     builder
-        .http2()
+}
+
+fn http2_builder() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_INTERVAL)
         .max_header_list_size(u32::from(HEADER_BYTES))
