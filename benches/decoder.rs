@@ -3,16 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use shadowcat_benches::{Given, chunks, corpora, eventsource_stream, shadowcat, sse_stream, sseer};
-
-type Decode = fn(&[bytes::Bytes]) -> Given;
-
-const DECODERS: [(&str, Decode); 4] = [
-    ("shadowcat-sse", shadowcat),
-    ("sse-stream", sse_stream),
-    ("sseer", sseer),
-    ("eventsource-stream", eventsource_stream),
-];
+use shadowcat_benches::{DECODERS, chunks, corpora};
 
 fn benches(criterion: &mut Criterion) {
     for corpus in corpora() {
