@@ -5,15 +5,26 @@
 //! only an id come out as items of their own, the id that stands in an event's own block is told
 //! apart from the persisted last event ID, and no line or event grows beyond its limit.
 //!
-//! A single-line event that lies in one chunk is a slice of that chunk: nothing is copied.
+//! A single-line event that lies in one chunk is a slice of that chunk: nothing is copied. The id
+//! that persists from event to event is not kept here: it is the position of a
+//! [cursor](crate::reconnect).
+
+mod block;
+mod chunk;
 
 use std::fmt;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use memchr::{memchr, memchr2};
+use block::{Block, Line};
+use bytes::Bytes;
+use chunk::{Chunk, Text, line_end};
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
+
+/// The most that is set aside for the rest of a line.
+const MAX_AHEAD: usize = 256 * 1024;
+/// The largest buffer that is kept while it is empty.
+const MAX_KEPT: usize = 4 * 1024;
 
 /// How large things may get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,60 +102,16 @@ impl std::error::Error for DecodeError {}
 /// included (WHATWG: "discard any incomplete event").
 #[derive(Debug, Default)]
 pub struct Decoder {
-    limits: Limits,
-    input: Bytes,
+    /// What was pushed and not looked at.
+    next: Bytes,
+    chunk: Chunk,
     /// The part of a line that came in earlier chunks.
-    partial: BytesMut,
-    /// The last line ended with CR: a LF that comes next belongs to it.
+    partial: Vec<u8>,
+    /// The last chunk ended with CR: a LF that comes next belongs to it.
     after_cr: bool,
     past_first_line: bool,
     block: Block,
-    last_event_id: Bytes,
     failed: Option<DecodeError>,
-}
-
-/// The block being read.
-#[derive(Debug, Default)]
-struct Block {
-    data: Data,
-    event_type: Bytes,
-    id: Option<Bytes>,
-}
-
-#[derive(Debug, Default)]
-enum Data {
-    #[default]
-    None,
-    One(Bytes),
-    Many(BytesMut),
-}
-
-impl Data {
-    fn len(&self) -> usize {
-        match self {
-            Self::None => 0,
-            Self::One(line) => line.len(),
-            Self::Many(lines) => lines.len(),
-        }
-    }
-
-    fn add(&mut self, line: Bytes) {
-        *self = match std::mem::take(self) {
-            Self::None => Self::One(line),
-            Self::One(first) => {
-                let mut lines = BytesMut::with_capacity(first.len() + line.len() + 64);
-                lines.extend_from_slice(&first);
-                Self::joined(lines, &line)
-            }
-            Self::Many(lines) => Self::joined(lines, &line),
-        };
-    }
-
-    fn joined(mut lines: BytesMut, line: &[u8]) -> Self {
-        lines.extend_from_slice(b"\n");
-        lines.extend_from_slice(line);
-        Self::Many(lines)
-    }
 }
 
 impl Decoder {
@@ -152,178 +119,163 @@ impl Decoder {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
-            limits,
+            block: Block::new(limits),
             ..Self::default()
         }
     }
 
-    /// A decoder for a connection that continues an earlier one: the last event ID persists.
-    #[must_use]
-    pub fn resumed(limits: Limits, last_event_id: Bytes) -> Self {
-        Self {
-            limits,
-            last_event_id,
-            ..Self::default()
-        }
-    }
-
-    /// Adds the next bytes. Items of earlier bytes should have been taken: what is left of them
-    /// has to be copied together with the new.
+    /// Adds the next bytes. Items of earlier bytes should have been taken: chunks that wait have
+    /// to be copied together.
+    #[inline]
     pub fn push(&mut self, chunk: Bytes) {
-        if self.input.is_empty() {
-            self.input = chunk;
+        self.next = if self.next.is_empty() {
+            chunk
         } else {
-            let mut joined = BytesMut::with_capacity(self.input.len() + chunk.len());
-            joined.extend_from_slice(&self.input);
-            joined.extend_from_slice(&chunk);
-            self.input = joined.freeze();
-        }
-    }
-
-    /// The last event ID: what the last finished block left it at.
-    #[must_use]
-    pub fn last_event_id(&self) -> &Bytes {
-        &self.last_event_id
+            [&self.next[..], &chunk[..]].concat().into()
+        };
     }
 
     /// Bytes held back for a line or an event that is not finished.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.partial.len() + self.block.data.len()
+        self.partial.len() + self.block.data_len()
     }
 
     /// The next item, or `None` when more bytes are needed.
     ///
     /// # Errors
     /// [`DecodeError`] once a limit is passed, and at every call from then on.
+    #[inline]
     pub fn next_item(&mut self) -> Result<Option<Item>, DecodeError> {
+        // Most events are one line of data and a blank one, and short. What costs most in them is
+        // to hand the item up from call to call: so it is made in place, inlined at the caller.
+        if self.block.is_empty()
+            && let Some(data) = self.chunk.take_data(self.block.limits().event)
+        {
+            return Ok(Some(Item::Event(Event {
+                data,
+                event_type: Bytes::new(),
+                id: None,
+            })));
+        }
+        self.advance()
+    }
+
+    /// The next item, whatever it is, line by line.
+    #[inline(never)]
+    fn advance(&mut self) -> Result<Option<Item>, DecodeError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let next = self.advance();
-        self.failed = next.as_ref().err().copied();
-        next
-    }
-
-    fn advance(&mut self) -> Result<Option<Item>, DecodeError> {
-        while let Some(line) = self.next_line()? {
-            if let Some(item) = self.interpret(line)? {
-                return Ok(Some(item));
+        loop {
+            if self.block.has_no_data()
+                && let Some(data) = self.chunk.take_data(self.block.limits().event)
+            {
+                return Ok(Some(self.block.event(data)));
             }
-        }
-        Ok(None)
-    }
-
-    /// The next whole line, without its end. A CR ends it at once; the LF that may belong to it is
-    /// skipped when it comes.
-    fn next_line(&mut self) -> Result<Option<Bytes>, DecodeError> {
-        if self.after_cr && !self.input.is_empty() {
-            self.after_cr = false;
-            if self.input[0] == b'\n' {
-                self.input.advance(1);
-            }
-        }
-        let Some(end) = memchr2(b'\n', b'\r', &self.input) else {
-            self.partial.extend_from_slice(&self.input);
-            self.input = Bytes::new();
-            return self.check_line(&self.partial).map(|()| None);
-        };
-        let mut line = self.input.split_to(end);
-        self.after_cr = self.input[0] == b'\r';
-        self.input.advance(1);
-        if !self.partial.is_empty() {
-            self.partial.extend_from_slice(&line);
-            line = std::mem::take(&mut self.partial).freeze();
-        }
-        self.check_line(&line)?;
-        if !std::mem::replace(&mut self.past_first_line, true) && line.starts_with(BOM) {
-            line.advance(BOM.len());
-        }
-        Ok(Some(line))
-    }
-
-    /// A line of data counts toward its event, any other against the line limit.
-    fn check_line(&self, line: &[u8]) -> Result<(), DecodeError> {
-        let is_data = line.starts_with(b"data:") || line.starts_with(b"\xEF\xBB\xBFdata:");
-        let Limits { event, line: limit } = self.limits;
-        if is_data && self.block.data.len() + line.len() > event + b"data: ".len() {
-            Err(DecodeError::EventTooLarge { limit: event })
-        } else if !is_data && line.len() > limit {
-            Err(DecodeError::LineTooLarge { limit })
-        } else {
-            Ok(())
-        }
-    }
-
-    fn interpret(&mut self, mut line: Bytes) -> Result<Option<Item>, DecodeError> {
-        if line.is_empty() {
-            return Ok(self.dispatch());
-        }
-        let name = match memchr(b':', &line) {
-            Some(0) => return Ok(Some(Item::Comment)),
-            Some(colon) => {
-                let name = line.split_to(colon);
-                line.advance(if line.get(1) == Some(&b' ') { 2 } else { 1 });
-                name
-            }
-            None => std::mem::take(&mut line),
-        };
-        match name.as_ref() {
-            b"data" => {
-                self.block.data.add(decoded(line));
-                if self.block.data.len() > self.limits.event {
-                    return Err(DecodeError::EventTooLarge {
-                        limit: self.limits.event,
-                    });
+            match self.next_line() {
+                Ok(Line::Field) => {}
+                Ok(Line::Comment) => return Ok(Some(Item::Comment)),
+                Ok(Line::Retry(time)) => return Ok(Some(Item::Retry(time))),
+                Ok(Line::Blank) => match self.block.finish() {
+                    None => {}
+                    item => return Ok(item),
+                },
+                Ok(Line::Unfinished) => return Ok(None),
+                Err(error) => {
+                    self.chunk = Chunk::default();
+                    self.failed = Some(error);
+                    return Err(error);
                 }
             }
-            b"event" => self.block.event_type = decoded(line),
-            b"id" if memchr(0, &line).is_none() => self.block.id = Some(decoded(line)),
-            b"retry" => return Ok(reconnection_time(&line).map(Item::Retry)),
-            _ => {}
         }
-        Ok(None)
     }
 
-    /// A blank line: the block is over.
-    fn dispatch(&mut self) -> Option<Item> {
-        let block = std::mem::take(&mut self.block);
-        if let Some(id) = &block.id {
-            self.last_event_id = id.clone();
+    fn next_line(&mut self) -> Result<Line, DecodeError> {
+        loop {
+            if let Some(value) = self.chunk.data_line() {
+                self.chunk.pass(value.end);
+                self.block.add_data(self.chunk.text(value))?;
+                return Ok(Line::Field);
+            }
+            if let Some(line) = self.chunk.line() {
+                self.chunk.pass(line.end);
+                return self.block.line(self.chunk.text(line));
+            }
+            let chunk = std::mem::take(&mut self.chunk);
+            if !chunk.rest().is_empty() {
+                self.hold(chunk.rest())?;
+            }
+            if self.next.is_empty() {
+                return Ok(Line::Unfinished);
+            }
+            if self.open()? {
+                return self.held_line();
+            }
         }
-        let data = match block.data {
-            Data::None => return block.id.map(Item::IdOnly),
-            Data::One(line) => line,
-            Data::Many(lines) => lines.freeze(),
+    }
+
+    /// Takes up the next chunk, and says whether its first bytes end the line that is held.
+    fn open(&mut self) -> Result<bool, DecodeError> {
+        let bytes = std::mem::take(&mut self.next);
+        let start = usize::from(self.after_cr && bytes.starts_with(b"\n"));
+        self.after_cr = bytes.ends_with(b"\r");
+        if self.partial.is_empty() {
+            self.chunk = Chunk::new(bytes, start);
+            if self.chunk.has_line() && !std::mem::replace(&mut self.past_first_line, true) {
+                self.chunk.skip(BOM);
+            }
+            return Ok(false);
+        }
+        let rest = &bytes[start..];
+        let Some(end) = line_end(rest) else {
+            return self.hold(rest).map(|()| false);
         };
-        Some(Item::Event(Event {
-            event_type: block.event_type,
-            data,
-            id: block.id,
-        }))
+        self.partial.extend_from_slice(&rest[..end]);
+        self.chunk = Chunk::new(bytes, start + end);
+        self.chunk.pass(start + end);
+        Ok(true)
+    }
+
+    /// Interprets the line that was held.
+    fn held_line(&mut self) -> Result<Line, DecodeError> {
+        let bom = self.held_bom();
+        self.past_first_line = true;
+        if self.partial.capacity() <= MAX_KEPT {
+            let line = self.block.line(Text::lent(&self.partial[bom..]));
+            self.partial.clear();
+            return line;
+        }
+        let line = taken(&mut self.partial).slice(bom..);
+        self.block.line(Text::shared(&line))
+    }
+
+    /// Holds the beginning of a line, or more of it.
+    fn hold(&mut self, part: &[u8]) -> Result<(), DecodeError> {
+        // A line that was cut is likely to be long: to grow in large steps saves copies.
+        if self.partial.capacity() - self.partial.len() < part.len() {
+            let ahead = 8 * part.len().max(self.partial.len());
+            self.partial.reserve(part.len() + ahead.min(MAX_AHEAD));
+        }
+        self.partial.extend_from_slice(part);
+        self.block.check(&self.partial[self.held_bom()..])
+    }
+
+    /// Bytes of the BOM that the held line begins with.
+    fn held_bom(&self) -> usize {
+        let has_bom = !self.past_first_line && self.partial.starts_with(BOM);
+        if has_bom { BOM.len() } else { 0 }
     }
 }
 
-/// UTF-8 with replacement. Decoding line by line is the same as decoding the stream: CR and LF
-/// never stand inside a sequence.
-fn decoded(value: Bytes) -> Bytes {
-    if simdutf8::basic::from_utf8(&value).is_ok() {
-        return value;
+/// What the buffer holds. A small buffer is kept for the next use.
+fn taken(buffer: &mut Vec<u8>) -> Bytes {
+    if buffer.capacity() > MAX_KEPT {
+        return std::mem::take(buffer).into_boxed_slice().into();
     }
-    Bytes::from(String::from_utf8_lossy(&value).into_owned())
-}
-
-/// Only ASCII digits, at least one; saturating.
-fn reconnection_time(value: &[u8]) -> Option<Duration> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let millis = value.iter().fold(0_u64, |millis, digit| {
-        millis
-            .saturating_mul(10)
-            .saturating_add(u64::from(digit - b'0'))
-    });
-    Some(Duration::from_millis(millis))
+    let bytes = Bytes::copy_from_slice(buffer);
+    buffer.clear();
+    bytes
 }
 
 #[cfg(test)]

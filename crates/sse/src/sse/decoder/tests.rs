@@ -120,18 +120,16 @@ fn ids_with_nul_are_ignored() {
 }
 
 #[test]
-fn an_id_persists_and_an_empty_one_resets() {
+fn an_id_is_told_with_its_block() {
     let mut decoder = Decoder::default();
     let mut feed = |input: &'static [u8]| {
         decoder.push(Bytes::from_static(input));
-        while decoder.next_item().unwrap().is_some() {}
-        decoder.last_event_id().clone()
+        decoder.next_item().unwrap()
     };
-    assert_eq!(feed(b"id:1\ndata\n\n"), "1");
-    assert_eq!(feed(b"data:no id\n\n"), "1");
-    assert_eq!(feed(b"id:2\n"), "1", "the block is not finished");
-    assert_eq!(feed(b"\n"), "2", "also without data");
-    assert_eq!(feed(b"id\n\n"), "");
+    assert_eq!(feed(b"id:2\n"), None, "the block is not finished");
+    let only = |id| Some(Item::IdOnly(Bytes::from_static(id)));
+    assert_eq!(feed(b"\n"), only(b"2"));
+    assert_eq!(feed(b"id:3\nid\n\n"), only(b""), "an empty one resets");
 }
 
 #[test]
@@ -168,14 +166,35 @@ fn bad_utf8_is_replaced() {
 
 #[test]
 fn a_single_line_event_in_one_chunk_is_not_copied() {
-    let chunk = Bytes::from_static(b"id: 1\ndata: {\"a\":1}\n\n");
+    for input in [
+        "data: {\"a\":1}\n\n",
+        "\u{FEFF}data:{\"a\":1}\r\n\r\n",
+        "id: 1\nevent: message\ndata: {\"a\":1}\n\n",
+        "data: {\"a\":1}\rid: 1\r\r",
+    ] {
+        let chunk = Bytes::from(input);
+        let mut decoder = Decoder::default();
+        decoder.push(chunk.clone());
+        let Some(Item::Event(event)) = decoder.next_item().unwrap() else {
+            panic!("no event")
+        };
+        assert_eq!(event.data, "{\"a\":1}");
+        assert!(chunk.as_ptr_range().contains(&event.data.as_ptr()));
+        assert_eq!(decoder.next_item(), Ok(None));
+    }
+}
+
+#[test]
+fn chunks_may_wait() {
     let mut decoder = Decoder::default();
-    decoder.push(chunk.clone());
-    let Some(Item::Event(event)) = decoder.next_item().unwrap() else {
-        panic!("no event")
-    };
-    let range = chunk.as_ptr_range();
-    assert!(range.contains(&event.data.as_ptr()));
+    for chunk in ["data:1\n\nda", "ta:", "2\r", "\n\r\n"] {
+        decoder.push(Bytes::from(chunk));
+    }
+    let mut data = Vec::new();
+    while let Some(Item::Event(event)) = decoder.next_item().unwrap() {
+        data.push(event.data);
+    }
+    assert_eq!(data, ["1", "2"]);
 }
 
 #[test]
@@ -207,6 +226,11 @@ fn limits_hold_and_stay() {
     assert_eq!(fails(&[b"data: 0123456789\n\n"]), None);
     assert_eq!(fails(&[b"data: 0123456789a\n\n"]), event);
     assert_eq!(fails(&[b"data: 01234", b"56789", b"abcdefghi"]), event);
+    assert_eq!(fails(&["\u{FEFF}data: 0123456789\n\n".as_bytes()]), None);
+    assert_eq!(
+        fails(&[b"\xEF\xBB", b"\xBFdata: 0123456789", b"\n\n"]),
+        None
+    );
     assert_eq!(fails(&[b"data:01234\ndata:56789\n"]), event);
     assert_eq!(fails(&[&[b'x'; 21]]), line);
     assert_eq!(fails(&[b":01234567890123456789\n"]), line);
