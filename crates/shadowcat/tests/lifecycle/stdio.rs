@@ -252,6 +252,7 @@ async fn a_server_that_is_not_there_is_told_to_each_request_and_once_to_the_log(
         let lines = lines.filter(|line| line.contains("reached"));
         lines.collect::<Vec<_>>()
     };
+    until("the log is told", || !about_reach(&forward).is_empty()).await;
     let told = about_reach(&forward);
     assert_eq!(told.len(), 1, "{told:#?}");
     assert!(
@@ -261,6 +262,7 @@ async fn a_server_that_is_not_there_is_told_to_each_request_and_once_to_the_log(
     let _upstream = Upstream::start_at(address, gated(Gate::default())).await;
     forward.initialize().await;
     echo(&mut forward, 1).await;
+    until("the log is told", || about_reach(&forward).len() > 1).await;
     let told = about_reach(&forward);
     assert_eq!(told.len(), 2, "{told:#?}");
     assert!(
