@@ -22,6 +22,8 @@ order of progress), and one wrong or missing answer would have ended the run.
 Every process runs on this one machine. *Added* is what a target takes beyond the direct connection, *x floor* is that as a
 multiple of what the floor adds; *CPU s/1000* is the target's own processor time, user and system, per 1000 calls. Each figure is the median over rounds (smallest to largest in parentheses); added figures
 and ratios are taken within a round, where every target was measured in turn. Latency is from before the request is written until its response is parsed.
+
+The decoder of event streams beside others, and what the reconnection engine adds, is in [benches](../benches/README.md).
 ";
 
 /// The whole document.
