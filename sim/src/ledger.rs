@@ -151,8 +151,12 @@ pub(crate) struct SessionFacts {
     pub(crate) began: Duration,
     /// When the server forgot it.
     pub(crate) lost: Option<Duration>,
+    /// The handshake was completed.
+    pub(crate) initialized: bool,
     /// When its stream fell silent (HTTP+SSE).
     pub(crate) silent: Option<Duration>,
+    /// When its client was told that it is over (a subscription of 2026-07-28 that was acknowledged).
+    pub(crate) ended: Option<Duration>,
     /// When it was ended by DELETE.
     pub(crate) deleted: Option<Duration>,
     /// Notifications outside of calls: how many were made, which were sent whole.

@@ -225,12 +225,21 @@ impl JudgedCall<'_> {
                     ));
                 }
                 let once = self.call.posts.len() == 1;
-                if once || self.plan.server.transport == Transport::Streamable {
+                if once || self.plan.server.transport != Transport::Sse {
                     self.judge_complete(Some(*exec), found);
                 }
             }
             Outcome::Error(error) => {
-                if excuses::find(self.plan, self.facts, self.wanted, self.call, at, error).is_none()
+                if excuses::find(
+                    self.plan,
+                    self.facts,
+                    key.client,
+                    self.wanted,
+                    self.call,
+                    at,
+                    error,
+                )
+                .is_none()
                 {
                     found.push(format!(
                         "{key} failed without need: {error:?}; posts {:?}; gets {:?}",
@@ -292,6 +301,11 @@ fn arrives(plan: &Plan) -> bool {
         .all(|wire| wire.latency.is_zero() && wire.pace.is_zero())
 }
 
+/// Whether the server says that a subscription cannot be had again, now or later.
+fn ends_it(fate: &Fate) -> bool {
+    pace::is_final_for_standing(fate) && !matches!(fate, Fate::Status(401 | 403 | 501 | 505))
+}
+
 /// Whether the client has read the answers to all of its calls to their ends: what names no request
 /// may come with them.
 fn answers_are_read(facts: &Facts, client: usize) -> bool {
@@ -310,7 +324,7 @@ fn judge_session(
     found: &mut Vec<String>,
 ) {
     // What comes on one stream for everything goes to the client on several.
-    let one_way = plan.server.transport == Transport::Streamable;
+    let one_way = plan.server.transport != Transport::Sse;
     let mut got = session.got.clone();
     if !one_way {
         got.sort_by_key(|(_, number)| *number);
@@ -321,6 +335,12 @@ fn judge_session(
             let what = if twice { "twice" } else { "out of order" };
             found.push(format!("notice {} of {name} came {what}", pair[1].1));
         }
+    }
+    if session.ended.is_some() && !session.gets.last().is_some_and(|get| ends_it(&get.fate)) {
+        found.push(format!(
+            "{name} was ended without need; gets {:?}",
+            session.gets
+        ));
     }
     let Some(client) = plan.clients.get(session.client) else {
         return;
@@ -338,6 +358,10 @@ fn judge_session(
     if session.lost.is_some() && !plan.upstream_wire[0].pace.is_zero() {
         // What the session sent before it was lost drips in slowly; whoever learns of the loss from
         // another request meanwhile need not wait for it.
+        due.clear();
+    }
+    if !one_way && !session.initialized {
+        // The session ended before it was in use, and so did what it had to say.
         due.clear();
     }
     // A server without sessions has one stream for all, refused for all.

@@ -1,6 +1,7 @@
 //! What a seed means: who takes part, what they want, and what goes wrong when.
 
 mod draw;
+mod modern;
 mod sse;
 
 use std::time::Duration;
@@ -41,12 +42,13 @@ impl Plan {
 
 impl Plan {
     /// What is special about its peers and wires, for the report.
-    pub(crate) fn traits(&self) -> [(&'static str, bool); 17] {
+    pub(crate) fn traits(&self) -> [(&'static str, bool); 18] {
         let (server, wires) = (&self.server, [self.upstream_wire, self.client_wire]);
         [
             ("mode: reverse", self.mode == Mode::Reverse),
             ("mode: forward", self.mode == Mode::Forward),
             ("server: HTTP+SSE", server.transport == Transport::Sse),
+            ("server: modern", server.transport == Transport::Modern),
             ("server: no ids", server.ids == Ids::None),
             ("server: some ids", server.ids == Ids::Some),
             (
@@ -120,6 +122,8 @@ pub(crate) enum Transport {
     Streamable,
     /// HTTP+SSE of 2024-11-05: one stream is the session and brings everything.
     Sse,
+    /// Streamable HTTP of 2026-07-28: no sessions, no ids, and `subscriptions/listen`.
+    Modern,
 }
 
 /// Which events have ids.

@@ -46,6 +46,8 @@ const EXPECTED: &[&str] = &[
     "restart without log",
     "resume",
     "server: HTTP+SSE",
+    "server: modern",
+    "subscription issued again",
     "server: byte order mark",
     "server: inclusive replay",
     "server: lines end in CR",

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
+use super::modern::{self, Subscription, is_modern};
 use super::{INITIALIZED, PATIENCE, Received, cancelled, initialize, left, receive, request};
 use crate::http1::{self, Conn, Head};
 use crate::ledger::{CallKey, Ledger, Outcome};
@@ -99,13 +100,15 @@ impl HttpClient {
             client,
             session: String::new(),
         };
-        let greeted = this.greet().await;
+        let greeted = is_modern(&this.plan) || this.greet().await;
         let this = Arc::new(this);
         let listening = CancellationToken::new();
         let mut tasks = JoinSet::new();
         if greeted {
             let theirs = &this.plan.clients[client];
-            if theirs.listens {
+            if theirs.listens && is_modern(&this.plan) {
+                tokio::spawn(Arc::clone(&this).subscribe(listening.clone()));
+            } else if theirs.listens {
                 tokio::spawn(Arc::clone(&this).listen(listening.clone()));
             }
             for number in 0..theirs.calls.len() {
@@ -132,15 +135,18 @@ impl HttpClient {
 
     async fn leave(&self) {
         left(&self.ledger, self.client);
+        if is_modern(&self.plan) {
+            return;
+        }
         let request = http1::request("DELETE", &self.fields(None), "");
         let _ = self.exchange(&request).await;
     }
 
     fn fields<'a>(&'a self, cursor: Option<&'a str>) -> Vec<(&'static str, &'a str)> {
-        let mut fields = vec![
-            ("accept", "application/json, text/event-stream"),
-            ("mcp-session-id", self.session.as_str()),
-        ];
+        let mut fields = vec![("accept", "application/json, text/event-stream")];
+        if !self.session.is_empty() {
+            fields.push(("mcp-session-id", self.session.as_str()));
+        }
         if self.plan.server.version >= "2025-06-18" {
             fields.push(("mcp-protocol-version", self.plan.server.version));
         }
@@ -236,6 +242,10 @@ impl HttpClient {
             self.ledger.call(key, |call| call.cancelled = Some(now));
             self.ledger
                 .note(format_args!("client {} {key} cancels", self.client));
+            if is_modern(&self.plan) {
+                // Its stream is closed, which says it.
+                return;
+            }
             self.post_one_way(&cancelled(key)).await;
             tokio::time::sleep(Duration::from_secs(40)).await;
         };
@@ -257,7 +267,11 @@ impl HttpClient {
     async fn fetch(&self, key: CallKey, plan: &CallPlan) -> Option<Outcome> {
         let mut cuts = plan.client_cuts.iter().copied();
         let mut progress = Progress::default();
-        let mut request = http1::request("POST", &self.fields(None), &request(key, plan));
+        let mut fields = self.fields(None);
+        if is_modern(&self.plan) {
+            fields.extend(modern::routing(plan));
+        }
+        let mut request = http1::request("POST", &fields, &request(&self.plan, key, plan));
         loop {
             let cut = cuts.next();
             match self.read(&request, Some(key), cut, &mut progress).await {
@@ -321,7 +335,8 @@ impl HttpClient {
             return Ok(Read::Broke);
         };
         let kind = head.get("content-type").unwrap_or_default();
-        if head.status() != 200 {
+        let tells = is_modern(&self.plan) && kind.starts_with("application/json");
+        if head.status() != 200 && !tells {
             return Ok(Read::Status(head.status()));
         }
         if kind.starts_with("application/json") {
@@ -371,6 +386,61 @@ impl HttpClient {
         let shared = self.plan.server.transport == Transport::Sse;
         let asks = message["method"].is_string() && !message["id"].is_null();
         key.filter(|_| !(shared && asks))
+    }
+
+    /// Keeps one subscription; where it cannot be had, asks again after a while.
+    async fn subscribe(self: Arc<Self>, over: CancellationToken) {
+        let mut number = 0;
+        let subscribing = async {
+            loop {
+                number += 1;
+                let mut subscription = Subscription::new(&self.plan, self.client, number);
+                if let Err(error) = self.follow(&mut subscription).await {
+                    self.ledger
+                        .violation(format!("{} broke: {error}", subscription.id));
+                }
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = over.cancelled() => {}
+            () = subscribing => {}
+        }
+    }
+
+    /// Reads a subscription's stream to its end.
+    async fn follow(&self, subscription: &mut Subscription) -> std::io::Result<()> {
+        let mut conn = self.edge.connect();
+        let mut fields = self.fields(None);
+        fields.push(("mcp-method", "subscriptions/listen"));
+        let request = http1::request("POST", &fields, &subscription.request);
+        conn.write(&request).await?;
+        let head = conn
+            .head()
+            .await?
+            .ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        let (mut events, mut body) = (Events::default(), Conn::body(&head));
+        let kind = head.get("content-type").unwrap_or_default();
+        if !kind.starts_with("text/event-stream") {
+            let body = conn.collect(&head).await?;
+            let message = serde_json::from_slice(&body).unwrap_or_default();
+            subscription.see(&self.ledger, self.client, &message);
+            return Ok(());
+        }
+        while let Some(bytes) = conn.data(&mut body).await? {
+            events.push(&bytes);
+            while let Some(event) = events.next() {
+                let message = serde_json::from_str(&event.data).unwrap_or_default();
+                if subscription.see(&self.ledger, self.client, &message) {
+                    return Ok(());
+                }
+                receive(&self.ledger, self.client, None, &message);
+            }
+        }
+        self.ledger
+            .violation(format!("{} ended without a response", subscription.id));
+        Ok(())
     }
 
     /// Answers a request of the server's after a moment.

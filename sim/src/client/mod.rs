@@ -3,6 +3,7 @@
 
 mod events;
 mod http;
+mod modern;
 mod stdio;
 
 use std::sync::Arc;
@@ -83,8 +84,13 @@ fn receive_message(
         }
         return Received::Other;
     }
-    if let Some(number) = params["data"]["notice"].as_u64() {
-        let session = params["data"]["session"].as_str().unwrap_or_default();
+    let news = if meta["notice"].is_u64() {
+        meta
+    } else {
+        &params["data"]
+    };
+    if let Some(number) = news["notice"].as_u64() {
+        let session = news["session"].as_str().unwrap_or_default();
         ledger.note(format_args!("client {client} notice {number} of {session}"));
         ledger.with(|facts| {
             let facts = facts.sessions.entry(session.to_owned()).or_default();
@@ -124,7 +130,8 @@ fn initialize(plan: &Plan, client: usize, attempt: u32) -> String {
 
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
-fn request(key: CallKey, call: &CallPlan) -> String {
+fn request(plan: &Plan, key: CallKey, call: &CallPlan) -> String {
+    let claim = modern::claim(plan);
     let arguments = match call.method {
         "tools/call" => r#""name":"work","arguments":{},"#,
         "resources/read" => r#""uri":"sim://x","#,
@@ -132,7 +139,7 @@ fn request(key: CallKey, call: &CallPlan) -> String {
         _ => "",
     };
     format!(
-        r#"{{"jsonrpc":"2.0","id":"{key}","method":"{}","params":{{{arguments}"_meta":{{"call":"{key}","progressToken":"{key}"}}}}}}"#,
+        r#"{{"jsonrpc":"2.0","id":"{key}","method":"{}","params":{{{arguments}"_meta":{{{claim}"call":"{key}","progressToken":"{key}"}}}}}}"#,
         call.method
     )
 }

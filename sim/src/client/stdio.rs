@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::modern::{Subscription, is_modern};
 use super::{INITIALIZED, PATIENCE, Received, cancelled, initialize, left, receive, request};
 use crate::ledger::{CallKey, Ledger};
 use crate::plan::Plan;
@@ -23,6 +24,8 @@ pub(crate) struct StdioClient {
     lines: mpsc::UnboundedSender<String>,
     waiting: Mutex<BTreeMap<CallKey, oneshot::Sender<()>>>,
     greeting: Mutex<Option<oneshot::Sender<Value>>>,
+    /// 2026-07-28: the subscription, and how many there were.
+    subscription: Mutex<(Option<Subscription>, u32)>,
 }
 
 impl StdioClient {
@@ -43,13 +46,15 @@ impl StdioClient {
             lines,
             waiting: Mutex::default(),
             greeting: Mutex::default(),
+            subscription: Mutex::default(),
         });
         let leaving = CancellationToken::new();
         let reading = tokio::spawn(Arc::clone(&this).read(read));
         tokio::spawn(write_all(write, queue, leaving.clone()));
         let mut tasks = JoinSet::new();
         let theirs = &this.plan.clients[0];
-        if this.greet().await {
+        if is_modern(&this.plan) || this.greet().await {
+            this.subscribe();
             for number in 0..theirs.calls.len() {
                 tasks.spawn(Arc::clone(&this).call(CallKey { client: 0, number }));
             }
@@ -81,6 +86,53 @@ impl StdioClient {
         let _ = self.lines.send(line);
     }
 
+    /// Subscribes, where that is how one listens.
+    fn subscribe(&self) {
+        if !is_modern(&self.plan) {
+            return;
+        }
+        let mut current = self.subscription.lock();
+        current.1 += 1;
+        let subscription = Subscription::new(&self.plan, 0, current.1);
+        self.say(subscription.request.clone());
+        current.0 = Some(subscription);
+    }
+
+    /// Looks at what may belong to the subscription; false if it is not for it alone.
+    fn subscribed(self: &Arc<Self>, message: &Value) -> bool {
+        let is_response = message["method"].is_null();
+        let ours = message["id"]
+            .as_str()
+            .is_some_and(|id| id.starts_with("listen-"));
+        let tagged =
+            message["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"].is_string();
+        if !(is_response && ours || !is_response && tagged) {
+            return false;
+        }
+        let mut current = self.subscription.lock();
+        let Some(subscription) = &mut current.0 else {
+            self.ledger
+                .violation(format!("nobody subscribed to {message}"));
+            return true;
+        };
+        if subscription.see(&self.ledger, 0, message) {
+            current.0 = None;
+            let this = Arc::clone(self);
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                if !this.has_left() {
+                    this.subscribe();
+                }
+            });
+            return true;
+        }
+        false
+    }
+
+    fn has_left(&self) -> bool {
+        self.ledger.with(|facts| facts.left.contains_key(&0))
+    }
+
     async fn greet(&self) -> bool {
         for attempt in 0..60 {
             let (sender, receiver) = oneshot::channel();
@@ -106,7 +158,7 @@ impl StdioClient {
     async fn call(self: Arc<Self>, key: CallKey) {
         let plan = self.plan.clients[0].calls[key.number].clone();
         tokio::time::sleep(plan.at).await;
-        if self.ledger.with(|facts| facts.left.contains_key(&0)) {
+        if self.has_left() {
             return;
         }
         let now = self.ledger.now();
@@ -115,7 +167,7 @@ impl StdioClient {
         self.ledger.call(key, |call| call.sent = Some(now));
         let (sender, mut receiver) = oneshot::channel();
         self.waiting.lock().insert(key, sender);
-        self.say(request(key, &plan));
+        self.say(request(&self.plan, key, &plan));
         if let Some(after) = plan.cancels_after {
             if tokio::time::timeout(after, &mut receiver).await.is_ok() {
                 return;
@@ -145,6 +197,9 @@ impl StdioClient {
                 if let Some(greeting) = self.greeting.lock().take() {
                     let _ = greeting.send(message);
                 }
+                continue;
+            }
+            if self.subscribed(&message) {
                 continue;
             }
             match receive(&self.ledger, 0, None, &message) {

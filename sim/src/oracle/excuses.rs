@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::answers_are_read;
 use super::pace::TICK;
 use crate::fault::How;
 use crate::ledger::{Call, ErrorSeen, Facts, Fate, StreamFate, Visit};
@@ -21,6 +22,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(40);
 pub(super) fn find(
     plan: &Plan,
     facts: &Facts,
+    client: usize,
     wanted: &CallPlan,
     call: &Call,
     at: Duration,
@@ -37,7 +39,8 @@ pub(super) fn find(
         let disturbed = failed_dials > 0
             || !is_undisturbed(call)
             || lost_since(plan, facts, call, at)
-            || is_silent(facts, call);
+            || is_silent(facts, call)
+            || asks_elsewhere(plan, facts, wanted, client);
         return (at >= sent + limit && disturbed).then_some("the request's deadline");
     }
     let Some(last) = call.posts.last() else {
@@ -79,7 +82,7 @@ pub(super) fn find(
     let lost = call
         .posts
         .iter()
-        .filter(|post| is_lost_answer(&post.fate))
+        .filter(|post| is_lost_answer(&post.fate) || is_overtaken(plan, post))
         .count()
         + unseen(plan, facts, call);
     // A safe request is sent once more before it fails.
@@ -104,10 +107,8 @@ pub(super) fn find(
             });
             (long || late || busy >= BUDGET).then_some("the server stays busy")
         }
-        // The stream's end overtook the answer to a POST that was on its way.
         Fate::SessionLost
-            if plan.server.transport == Transport::Sse
-                && !plan.upstream_wire[1].latency.is_zero()
+            if is_overtaken(plan, last)
                 && error.kind.as_deref() == Some("session_lost")
                 && is_heard_by(plan, wanted, last.until, at) =>
         {
@@ -152,6 +153,13 @@ fn was_on_its_way(
         && !plan.upstream_wire[1].latency.is_zero()
         && error.kind.as_deref() == Some("connection_lost")
         && facts.resets.iter().any(hit)
+}
+
+/// A refusal that the end of the session's stream may have overtaken: to whoever sent the request its
+/// answer is lost.
+fn is_overtaken(plan: &Plan, post: &Visit) -> bool {
+    let far = !plan.upstream_wire[1].latency.is_zero();
+    plan.server.transport == Transport::Sse && far && post.fate == Fate::SessionLost
 }
 
 /// Whether `at` is no later than the client can have heard of what the server did at `done`.
@@ -255,7 +263,7 @@ fn is_lost_answer(fate: &Fate) -> bool {
 fn lost_since(plan: &Plan, facts: &Facts, call: &Call, at: Duration) -> bool {
     // A stream that the proxy closes has ended for the server when that arrives there.
     let at = match plan.server.transport {
-        Transport::Streamable => at,
+        Transport::Streamable | Transport::Modern => at,
         Transport::Sse => at + plan.upstream_wire[1].latency + TICK,
     };
     call.posts
@@ -268,6 +276,12 @@ fn lost_since(plan: &Plan, facts: &Facts, call: &Call, at: Duration) -> bool {
                 .and_then(|session| session.lost)
                 .is_some_and(|lost| lost <= at && lost >= post.at)
         })
+}
+
+/// Its question came with another call's answer, which the client did not read to its end.
+fn asks_elsewhere(plan: &Plan, facts: &Facts, wanted: &CallPlan, client: usize) -> bool {
+    let shared = plan.server.transport == Transport::Sse;
+    shared && wanted.asks_before.is_some() && !answers_are_read(facts, client)
 }
 
 /// The stream that is to bring the answer says nothing any more.

@@ -180,7 +180,14 @@ pub(crate) fn recoveries(plan: &Plan, facts: &Facts) -> Vec<Recovery> {
     let sessions = sessions
         .into_iter()
         .map(|visits| (Subject::standing(plan), visits));
-    for (subject, visits) in calls.chain(sessions) {
+    for (subject, mut visits) in calls.chain(sessions) {
+        if plan.server.transport == Transport::Modern && !subject.is_answer {
+            // Until it has been opened a subscription is a request like others.
+            let opened =
+                |visit: &&Visit| matches!(&visit.fate, Fate::Stream(stream) if stream.opened);
+            let first = visits.iter().position(opened).unwrap_or(visits.len());
+            visits.drain(..first);
+        }
         let mut known = Known::default();
         for pair in visits.windows(2) {
             // A POST begins anew.
@@ -306,7 +313,9 @@ impl Step<'_> {
             Some(How::Close) => self.plan.server.framing == Framing::UntilClose,
             _ => false,
         };
-        let polled = |directed| stream.polled || directed && in_order;
+        // Where nothing can be resumed, no end is a server's wish to be polled.
+        let pollable = self.plan.server.transport != Transport::Modern;
+        let polled = |directed| stream.polled || directed && in_order && pollable;
         known.polled = polled(stream.new_ids || hinted);
         if productive || stream.new_messages > 0 {
             return;

@@ -1,6 +1,7 @@
 //! The judge must find what is wrong: each rule with a ledger that breaks it, and one that does
 //! not.
 
+mod modern;
 mod races;
 mod sse;
 

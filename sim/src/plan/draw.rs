@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::modern::speak_modern;
 use super::sse::speak_sse;
 use super::{
     CallPlan, ClientCut, ClientPlan, Framing, Ids, Mode, Personality, Plan, Replay, Transport,
@@ -58,6 +59,9 @@ impl Plan {
         if server.transport == Transport::Sse {
             speak_sse(&mut clients, server.comments.is_some());
         }
+        if server.transport == Transport::Modern {
+            speak_modern(&mut clients, mode);
+        }
         let hangs = clients.iter().any(|client| {
             client
                 .calls
@@ -68,7 +72,9 @@ impl Plan {
         let timed = hangs || !disasters.is_empty() || rng.chance(30);
         if !timed {
             for call in clients.iter_mut().flat_map(|client| &mut client.calls) {
-                call.asks_before = call.asks_before.filter(|_| server.sessions);
+                call.asks_before = call
+                    .asks_before
+                    .filter(|_| server.sessions && server.transport == Transport::Streamable);
             }
         }
         Self {
@@ -185,6 +191,7 @@ fn personality(rng: &mut Rng) -> Personality {
             .then(|| rng.pick(&[0, 1, 500, 1000, 3000, 3_600_000])),
         comments: rng.chance(30).then(|| ms(1000, 4000, rng)),
     };
+    let modern = rng.chance(12);
     if rng.chance(12) {
         return Personality {
             transport: Transport::Sse,
@@ -194,6 +201,17 @@ fn personality(rng: &mut Rng) -> Personality {
             priming: false,
             standalone: true,
             retry: None,
+            ..drawn
+        };
+    }
+    if modern {
+        return Personality {
+            transport: Transport::Modern,
+            version: "2026-07-28",
+            sessions: true,
+            ids: Ids::None,
+            priming: false,
+            standalone: true,
             ..drawn
         };
     }

@@ -13,7 +13,7 @@ use super::{Kept, Server, Session, Subject};
 use crate::fault::Fault;
 use crate::http1::{Conn, Head};
 use crate::ledger::{CallKey, Fate};
-use crate::plan::{Replay, Transport};
+use crate::plan::Transport;
 
 impl Server {
     pub(super) async fn serve(self: Arc<Self>, mut conn: Conn, number: u32) {
@@ -45,12 +45,18 @@ impl Server {
                 self.sse_post(conn, head, &message).await
             }
             "GET" if self.plan.server.transport == Transport::Sse => self.sse_open(conn).await,
+            "POST" if self.plan.server.transport == Transport::Modern => {
+                let message: Value = serde_json::from_slice(body).unwrap_or_default();
+                self.modern_post(conn, head, &message).await
+            }
             "POST" => {
                 let message: Value = serde_json::from_slice(body).unwrap_or_default();
                 self.post(conn, head, &message).await
             }
-            "GET" => self.get(conn, head).await,
-            "DELETE" => self.delete(conn, head).await,
+            "GET" if self.plan.server.transport != Transport::Modern => self.get(conn, head).await,
+            "DELETE" if self.plan.server.transport != Transport::Modern => {
+                self.delete(conn, head).await
+            }
             other => {
                 self.ledger.violation(format!("the server got a {other}"));
                 plain(conn, 405, "").await
@@ -59,7 +65,7 @@ impl Server {
     }
 
     /// The session that a request names.
-    fn session(self: &Arc<Self>, head: &Head) -> Option<Arc<Session>> {
+    pub(super) fn session(self: &Arc<Self>, head: &Head) -> Option<Arc<Session>> {
         if self.plan.server.sessions {
             let name = head.get("mcp-session-id")?;
             return self.state.lock().sessions.get(name).cloned();
@@ -143,6 +149,19 @@ impl Server {
             ticket.settle(Fate::SessionLost);
             return self.unknown_session(conn, 404).await;
         };
+        self.execute(conn, &session, &ticket, key, &message["id"])
+            .await
+    }
+
+    /// A request that was let in.
+    pub(super) async fn execute(
+        self: &Arc<Self>,
+        conn: &mut Conn,
+        session: &Arc<Session>,
+        ticket: &Ticket<'_>,
+        key: CallKey,
+        id: &Value,
+    ) -> io::Result<Kept> {
         let Some(plan) = self.call_plan(key) else {
             return plain(conn, 400, "").await;
         };
@@ -158,9 +177,7 @@ impl Server {
             )
         {
             self.ledger.hit(fault.name());
-            return self
-                .refuse(conn, &session, &ticket, fault, &message["id"])
-                .await;
+            return self.refuse(conn, session, ticket, fault, id).await;
         }
         let exec = self.ledger.call(key, |call| {
             call.executions += 1;
@@ -170,14 +187,13 @@ impl Server {
             "server   executes {key} #{exec} in {}",
             session.name
         ));
-        let log = self.start(&session, key, exec, plan.clone(), message["id"].clone());
+        let log = self.start(session, key, exec, plan.clone(), id.clone());
         match fault {
             Some(fault @ (Fault::ResetExecuted | Fault::HangHead | Fault::WrongType)) => {
                 self.ledger.hit(fault.name());
-                self.refuse(conn, &session, &ticket, &fault, &message["id"])
-                    .await
+                self.refuse(conn, session, ticket, &fault, id).await
             }
-            fault if plan.json => self.json(conn, &session, &log, &ticket, fault).await,
+            fault if plan.json => self.json(conn, session, &log, ticket, fault).await,
             fault => {
                 let course = Course {
                     from: 0,
@@ -186,8 +202,10 @@ impl Server {
                     polls_after: plan.polls_after,
                     retry: self.plan.stream_retry(Some(key)),
                     greeting: None,
+                    greets: false,
+                    tag: None,
                 };
-                self.stream(conn, &session, &log, &ticket, course).await
+                self.stream(conn, session, &log, ticket, course).await
             }
         }
     }
@@ -232,6 +250,12 @@ impl Server {
     pub(super) fn one_way(&self, session: &Session, method: &str, message: &Value) {
         self.ledger
             .note(format_args!("server   got {method:?} {}", message["id"]));
+        if method == "notifications/initialized" {
+            self.ledger.with(|facts| {
+                let facts = facts.sessions.entry(session.name.clone()).or_default();
+                facts.initialized = true;
+            });
+        }
         if method == "notifications/cancelled" {
             let id = message["params"]["requestId"].as_str().unwrap_or_default();
             if let Some(key) = CallKey::parse(id)
@@ -292,172 +316,6 @@ impl Server {
             r#"{{"jsonrpc":"2.0","id":{},"result":{{"protocolVersion":"{}","capabilities":{{"tools":{{"listChanged":true}},"logging":{{}},"resources":{{"subscribe":true,"listChanged":true}}}},"serverInfo":{{"name":"sim","version":"1"}}}}}}"#,
             initialize["id"], self.plan.server.version
         )
-    }
-
-    async fn get(self: &Arc<Self>, conn: &mut Conn, head: &Head) -> io::Result<Kept> {
-        let cursor = head.get("last-event-id");
-        let Some(session) = self.session(head) else {
-            let named = head.get("mcp-session-id").unwrap_or_default().to_owned();
-            // Whose stream it was: the name of a stream begins with that of its session.
-            let place = self.place_of(&named, cursor);
-            let ticket = Ticket::open(&self.ledger, place, &named, cursor);
-            ticket.settle(Fate::SessionLost);
-            return self.unknown_session(conn, 404).await;
-        };
-        let streams = session.streams.lock().clone();
-        let found = cursor.and_then(|cursor| {
-            streams.iter().chain([&session.standalone]).find_map(|log| {
-                log.find(cursor)
-                    .map(|(at, sent)| (Arc::clone(log), at, sent))
-            })
-        });
-        match (cursor, found) {
-            (None, _) => self.standing(conn, &session, None).await,
-            (Some(cursor), None) => {
-                if !self.state.lock().forgot {
-                    self.ledger.violation(format!(
-                        "cursor {cursor:?} is none of session {}",
-                        session.name
-                    ));
-                }
-                let place = self.place_of(&session.name, Some(cursor));
-                let ticket = Ticket::open(&self.ledger, place, &session.name, Some(cursor));
-                ticket.settle(Fate::Status(400));
-                plain(conn, 400, "no such event").await
-            }
-            (Some(cursor), Some((log, at, sent))) => {
-                if !sent {
-                    self.ledger.violation(format!(
-                        "cursor {cursor:?} is of an event that never left whole"
-                    ));
-                }
-                match log.call {
-                    None => self.standing(conn, &session, Some((cursor, at))).await,
-                    Some(key) => self.resume(conn, &session, &log, key, cursor, at).await,
-                }
-            }
-        }
-    }
-
-    /// The ledger's place for a GET whose session or stream is not there any more.
-    fn place_of(&self, session: &str, cursor: Option<&str>) -> Place {
-        let stream = cursor
-            .and_then(|cursor| cursor.rsplit_once('/'))
-            .map(|(stream, _)| stream);
-        let key =
-            stream.and_then(|stream| self.ledger.with(|facts| facts.streams.get(stream).copied()));
-        key.map_or(Place::Standing(session.to_owned()), Place::Get)
-    }
-
-    /// From where a stream goes on, and where what is new begins.
-    fn replay(&self, log: &Log, at: usize) -> (usize, usize) {
-        match self.plan.server.replay {
-            Replay::Exclusive => (at + 1, at + 1),
-            Replay::Inclusive => (at, at + 1),
-            Replay::FromZero => (log.base().min(at), at + 1),
-        }
-    }
-
-    async fn standing(
-        &self,
-        conn: &mut Conn,
-        session: &Session,
-        cursor: Option<(&str, usize)>,
-    ) -> io::Result<Kept> {
-        let place = Place::Standing(session.name.clone());
-        let ticket = Ticket::open(&self.ledger, place, &session.name, cursor.map(|c| c.0));
-        if !self.plan.server.standalone {
-            ticket.settle(Fate::Status(405));
-            return plain(conn, 405, "").await;
-        }
-        let log = &session.standalone;
-        let gets = self.ledger.with(|facts| {
-            facts
-                .sessions
-                .entry(session.name.clone())
-                .or_default()
-                .gets
-                .clone()
-        });
-        if cursor.is_none()
-            && log.id_sent()
-            && !gets.iter().any(|get| get.fate == Fate::Status(400))
-        {
-            self.ledger.violation(format!(
-                "a GET without the cursor that session {} has",
-                session.name
-            ));
-        }
-        let fault = self.next_fault(Subject::Standing(
-            session.client.get().copied().unwrap_or_default(),
-        ));
-        if let Some(fault) = &fault
-            && !matches!(fault, Fault::Cut { .. })
-        {
-            self.ledger.hit(fault.name());
-            return self
-                .refuse(conn, session, &ticket, fault, &Value::Null)
-                .await;
-        }
-        let (from, new_from) = match cursor {
-            Some((_, at)) => self.replay(log, at),
-            None => {
-                let opened = gets.iter().any(|get| matches!(get.fate, Fate::Stream(_)));
-                let live = log.begin(!opened);
-                (live, live)
-            }
-        };
-        let lost = from.min(log.len());
-        if cursor.is_none() {
-            self.ledger.with(|facts| {
-                let facts = facts.sessions.entry(session.name.clone()).or_default();
-                facts.missable = facts.missable.max(lost as u32);
-            });
-        }
-        let retry = self.plan.stream_retry(None);
-        let course = Course {
-            from,
-            new_from,
-            cut: fault,
-            polls_after: None,
-            retry,
-            greeting: None,
-        };
-        self.stream(conn, session, log, &ticket, course).await
-    }
-
-    async fn resume(
-        &self,
-        conn: &mut Conn,
-        session: &Session,
-        log: &Log,
-        key: CallKey,
-        cursor: &str,
-        at: usize,
-    ) -> io::Result<Kept> {
-        let ticket = Ticket::open(&self.ledger, Place::Get(key), &session.name, Some(cursor));
-        let fault = self.next_fault(Subject::Get(key));
-        if let Some(fault) = &fault
-            && !matches!(fault, Fault::Cut { .. })
-        {
-            self.ledger.hit(fault.name());
-            return self
-                .refuse(conn, session, &ticket, fault, &Value::Null)
-                .await;
-        }
-        self.ledger.hit("resume");
-        let (from, new_from) = self.replay(log, at);
-        let polls_after = self.call_plan(key).and_then(|plan| plan.polls_after);
-        let retry = self.plan.stream_retry(Some(key));
-        let course = Course {
-            from,
-            new_from,
-            cut: fault,
-            polls_after,
-            retry,
-            greeting: None,
-        };
-        self.stream(conn, session, log, &ticket, course).await
     }
 
     async fn delete(self: &Arc<Self>, conn: &mut Conn, head: &Head) -> io::Result<Kept> {

@@ -21,7 +21,7 @@ impl Server {
         id: Value,
     ) -> Arc<Log> {
         let log = match self.plan.server.transport {
-            Transport::Streamable => self.own_stream(session, key),
+            Transport::Streamable | Transport::Modern => self.own_stream(session, key),
             Transport::Sse => Arc::clone(&session.standalone),
         };
         let cancelled = CancellationToken::new();
@@ -118,7 +118,7 @@ impl Server {
         }
         tokio::time::sleep(plan.gap).await;
         let text = format!(
-            r#"{{"jsonrpc":"2.0","id":{id},"result":{{"_meta":{{"call":"{key}","exec":{exec}}},"content":[],"pad":"é"}}}}"#
+            r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"call":"{key}","exec":{exec}}},"content":[],"pad":"é"}}}}"#
         );
         let what = if shared { What::Answer } else { What::Response };
         log.append(text, what, self.plan.server.ids != Ids::None);

@@ -1,12 +1,14 @@
 //! A scripted MCP server: Streamable HTTP of 2025-03-26 to 2025-11-25, with sessions, logs and
-//! replay, or HTTP+SSE of 2024-11-05, that does to each request what the plan says.
+//! replay, HTTP+SSE of 2024-11-05, or 2026-07-28, that does to each request what the plan says.
 //!
 //! It writes its own HTTP and its own event streams, byte by byte, and enters into the ledger what
 //! it saw and what it did.
 
 mod answer;
+mod get;
 mod job;
 mod log;
+mod modern;
 mod refuse;
 mod sse;
 mod stream;
@@ -25,7 +27,7 @@ use tokio::time::Instant;
 use crate::fault::{Disaster, Fault};
 use crate::http1::Conn;
 use crate::ledger::{CallKey, Ledger};
-use crate::plan::{CallPlan, Ids, Plan};
+use crate::plan::{CallPlan, Ids, Plan, Transport};
 use crate::wire::{self, Cutter};
 use log::{Log, What};
 
@@ -42,6 +44,8 @@ pub(crate) struct Server {
 #[derive(Default)]
 struct State {
     sessions: BTreeMap<String, Arc<Session>>,
+    /// What is told to each subscription (2026-07-28), by the name that its client gave it.
+    listeners: BTreeMap<String, Arc<Session>>,
     sessions_made: u32,
     connections: Vec<Cutter>,
     dials: u32,
@@ -189,7 +193,11 @@ impl Server {
 
     /// One more notification on the standalone stream of every session.
     pub(crate) fn notice_all(&self) {
-        let sessions: Vec<_> = self.state.lock().sessions.values().cloned().collect();
+        let sessions: Vec<_> = {
+            let state = self.state.lock();
+            let all = state.sessions.values().chain(state.listeners.values());
+            all.cloned().collect()
+        };
         for session in sessions {
             self.notice(&session);
         }
@@ -205,9 +213,13 @@ impl Server {
             facts.notices += 1;
             facts.notices
         });
-        let text = format!(
-            r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"info","data":{{"session":"{name}","notice":{number},"pad":"é"}}}}}}"#
-        );
+        let text = if self.plan.server.transport == Transport::Modern {
+            modern::news(name, number)
+        } else {
+            format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"info","data":{{"session":"{name}","notice":{number},"pad":"é"}}}}}}"#
+            )
+        };
         let with_id = self.gives_id(number);
         if with_id {
             self.ledger.with(|facts| {

@@ -67,7 +67,10 @@ impl Server {
                 conn.write(head.as_bytes()).await?;
                 Ok(true)
             }
-            Fault::Forget { status } if !self.plan.server.sessions => {
+            Fault::Forget { status }
+                if !self.plan.server.sessions
+                    || self.plan.server.transport == Transport::Modern =>
+            {
                 ticket.settle(Fate::Status(status));
                 plain(conn, status, "").await
             }

@@ -54,6 +54,8 @@ impl Server {
                 "event: endpoint{end}data: {}{end}{end}",
                 endpoint(name)
             )),
+            greets: false,
+            tag: None,
         };
         let kept = self
             .stream(conn, &session, &session.standalone, &ticket, course)

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::log::{Entry, Log, What};
+use super::modern;
 use super::visit::Ticket;
 use super::{Kept, Server, Session};
 use crate::fault::{Fault, How, Spot};
@@ -24,6 +25,10 @@ pub(super) struct Course {
     pub(super) retry: Option<u64>,
     /// The first event, where it is none of the log's.
     pub(super) greeting: Option<String>,
+    /// Whether it is a message that is new to the client.
+    pub(super) greets: bool,
+    /// What the events of this connection are tagged with.
+    pub(super) tag: Option<String>,
 }
 
 /// How writing an event ended.
@@ -36,6 +41,7 @@ struct Writer<'a> {
     server: &'a Server,
     conn: &'a mut Conn,
     ticket: &'a Ticket<'a>,
+    tag: Option<String>,
     cut: Option<(How, u32, Spot)>,
     /// Events so far; the head is event 0.
     count: u32,
@@ -62,6 +68,7 @@ impl Server {
             server: self,
             conn,
             ticket,
+            tag: course.tag,
             cut,
             count: 0,
             left_by_reader: false,
@@ -77,15 +84,17 @@ impl Server {
         if let Some(greeting) = &course.greeting {
             opening.push_str(greeting);
         }
-        if let Written::Cut(how) = writer.head(&opening).await? {
+        let (written, whole) = writer.head(&opening).await?;
+        ticket.update(|fate| {
+            if let Fate::Stream(stream) = fate {
+                stream.opened = matches!(written, Written::Whole);
+                stream.new_messages += u32::from(course.greets && whole);
+            }
+        });
+        if let Written::Cut(how) = written {
             self.fell_silent(session, how);
             return writer.part(how).await;
         }
-        ticket.update(|fate| {
-            if let Fate::Stream(stream) = fate {
-                stream.opened = true;
-            }
-        });
         let mut position = course.from;
         let mut sent = 0;
         let mut under_way = UnderWay::default();
@@ -275,7 +284,9 @@ fn broke(fate: &mut Fate, at: Duration, how: How) {
 }
 
 impl Writer<'_> {
-    async fn head(&mut self, opening: &str) -> io::Result<Written> {
+    /// Writes the head and what opens the body. The second value tells whether the reader has the
+    /// body's opening whole.
+    async fn head(&mut self, opening: &str) -> io::Result<(Written, bool)> {
         let chunked = self.server.plan.server.framing == Framing::Chunked;
         let framing = if chunked {
             "transfer-encoding: chunked"
@@ -286,9 +297,7 @@ impl Writer<'_> {
             format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{framing}\r\n\r\n");
         let mut bytes = head.into_bytes();
         bytes.extend(self.framed(opening.as_bytes()));
-        self.put(&bytes, false, None)
-            .await
-            .map(|(written, _)| written)
+        self.put(&bytes, false, None).await
     }
 
     async fn comment(&mut self) -> io::Result<()> {
@@ -350,9 +359,10 @@ impl Writer<'_> {
             bytes.len(),
             self.count - 1,
         ));
-        let whole = framed
-            && at > 0
-            && (at == bytes.len() || at + 1 == bytes.len() && bytes.ends_with(b"\r\n"));
+        // What follows an opening in its chunk is framing.
+        let chunked = self.server.plan.server.framing == Framing::Chunked;
+        let end = bytes.len() - if chunked && !framed { 2 } else { 0 };
+        let whole = at > 0 && (at >= end || at + 1 == end && bytes[..end].ends_with(b"\r\n"));
         Ok((Written::Cut(how), whole))
     }
 
@@ -368,6 +378,10 @@ impl Writer<'_> {
     }
 
     fn render(&self, entry: &Entry) -> Vec<u8> {
+        let payload = match &self.tag {
+            Some(tag) => &entry.payload.replace(modern::TAG, tag),
+            None => &entry.payload,
+        };
         let server = &self.server.plan.server;
         let end = server.line_end;
         let mut text = String::new();
@@ -384,12 +398,12 @@ impl Writer<'_> {
         if self.count.is_multiple_of(2) {
             let _ = write!(text, "event: message{end}");
         }
-        match entry.payload.split_once(",\"pad\"") {
+        match payload.split_once(",\"pad\"") {
             Some((head, tail)) if server.noise => {
                 let _ = write!(text, "data: {head},{end}data: \"pad\"{tail}{end}{end}");
             }
             _ => {
-                let _ = write!(text, "data: {}{end}{end}", entry.payload);
+                let _ = write!(text, "data: {payload}{end}{end}");
             }
         }
         text.into_bytes()
