@@ -2,15 +2,25 @@ use super::*;
 use proptest::prelude::*;
 
 fn decode(chunks: &[&[u8]]) -> Vec<Item> {
-    let mut decoder = Decoder::default();
+    let (items, failed) = decode_within(Limits::default(), chunks);
+    assert_eq!(failed, None);
+    items
+}
+
+fn decode_within(limits: Limits, chunks: &[&[u8]]) -> (Vec<Item>, Option<DecodeError>) {
+    let mut decoder = Decoder::new(limits);
     let mut items = Vec::new();
     for chunk in chunks {
         decoder.push(Bytes::copy_from_slice(chunk));
-        while let Some(item) = decoder.next_item().unwrap() {
-            items.push(item);
+        loop {
+            match decoder.next_item() {
+                Ok(Some(item)) => items.push(item),
+                Ok(None) => break,
+                Err(error) => return (items, Some(error)),
+            }
         }
     }
-    items
+    (items, None)
 }
 
 /// Whole, byte by byte, and at every split into two: always the same items.
@@ -246,9 +256,11 @@ proptest! {
                 Just(&b"event: "[..]), Just(&b"\n"[..]), Just(&b"\r"[..]), Just(&b"\r\n"[..]),
                 Just(&b"x"[..]), Just(&b"12"[..]), Just(&b":"[..]), Just(&b" "[..]),
                 Just(&b"\0"[..]), Just(&b"\xEF\xBB\xBF"[..]), Just(&b"\xE2\x82"[..]),
+                Just(&b"data: 12\n\n"[..]), Just(&b"data:12\r\n\r\n"[..]), Just(&b"data:1\r\r"[..]),
             ],
             0..40,
         ),
+        event in prop_oneof![Just(10_usize), Just(20), Just(1000)],
         cuts in proptest::collection::vec(1_usize..9, 0..20),
     ) {
         let input = input.concat();
@@ -260,7 +272,8 @@ proptest! {
             rest = tail;
         }
         chunks.push(rest);
-        prop_assert_eq!(decode(&chunks), decode(&[&input]));
+        let limits = Limits { event, line: 20 };
+        prop_assert_eq!(decode_within(limits, &chunks), decode_within(limits, &[&input]));
     }
 
     #[test]
