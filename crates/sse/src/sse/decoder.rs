@@ -174,7 +174,7 @@ impl Decoder {
                 return Ok(Some(self.block.event(data)));
             }
             match self.next_line() {
-                Ok(Line::Field) => {}
+                Ok(Line::Nothing) => {}
                 Ok(Line::Comment) => return Ok(Some(Item::Comment)),
                 Ok(Line::Retry(time)) => return Ok(Some(Item::Retry(time))),
                 Ok(Line::Blank) => match self.block.finish() {
@@ -191,28 +191,28 @@ impl Decoder {
         }
     }
 
+    /// Interprets the next whole line, or takes up the next chunk.
     fn next_line(&mut self) -> Result<Line, DecodeError> {
-        loop {
-            if let Some(value) = self.chunk.data_line() {
-                self.chunk.pass(value.end);
-                self.block.add_data(self.chunk.text(value))?;
-                return Ok(Line::Field);
-            }
-            if let Some(line) = self.chunk.line() {
-                self.chunk.pass(line.end);
-                return self.block.line(self.chunk.text(line));
-            }
-            let chunk = std::mem::take(&mut self.chunk);
-            if !chunk.rest().is_empty() {
-                self.hold(chunk.rest())?;
-            }
-            if self.next.is_empty() {
-                return Ok(Line::Unfinished);
-            }
-            if self.open()? {
-                return self.held_line();
-            }
+        if let Some(value) = self.chunk.data_line() {
+            self.chunk.pass(value.end);
+            self.block.add_data(self.chunk.text(value))?;
+            return Ok(Line::Nothing);
         }
+        if let Some(line) = self.chunk.line() {
+            self.chunk.pass(line.end);
+            return self.block.line(self.chunk.text(line));
+        }
+        let chunk = std::mem::take(&mut self.chunk);
+        if !chunk.rest().is_empty() {
+            self.hold(chunk.rest())?;
+        }
+        if self.next.is_empty() {
+            return Ok(Line::Unfinished);
+        }
+        if self.open()? {
+            return self.held_line();
+        }
+        Ok(Line::Nothing)
     }
 
     /// Takes up the next chunk, and says whether its first bytes end the line that is held.

@@ -10,8 +10,8 @@ use super::{DecodeError, Event, Item, Limits, taken};
 /// What came next.
 #[derive(Debug)]
 pub(super) enum Line {
-    /// A field of the block, or one that nobody knows.
-    Field,
+    /// Nothing that has to be told: a field of the block, or one that nobody knows.
+    Nothing,
     Comment,
     Retry(Duration),
     /// The block is over.
@@ -115,7 +115,7 @@ impl Block {
         {
             return Ok(Line::Retry(time));
         }
-        Ok(Line::Field)
+        Ok(Line::Nothing)
     }
 
     /// Checks a line, or the beginning of one. A line of data counts toward its event, any other
