@@ -238,9 +238,11 @@ pub fn is_event_stream(headers: &HeaderMap) -> bool {
 }
 
 fn is_type(headers: &HeaderMap, media_type: &str) -> bool {
-    let value = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
+    let value = headers.get(CONTENT_TYPE);
+    if value.is_some_and(|value| value == media_type) {
+        return true;
+    }
+    let value = value.and_then(|value| value.to_str().ok());
     let essence = value
         .and_then(|value| value.split(';').next())
         .map(str::trim);

@@ -199,7 +199,7 @@ impl Exchange {
             }
             session.usable_leg().await
         };
-        self.bounds.unless_interrupted(ready).await
+        Box::pin(self.bounds.unless_interrupted(ready)).await
     }
 
     /// Sends the request and waits for the shape of its answer.
@@ -239,7 +239,8 @@ impl Exchange {
         let reply = leg.request(self.request.clone(), context);
         match self.bounds.unless_interrupted(reply).await {
             Err(interrupt) => self.interrupt(interrupt),
-            Ok(Err(fault)) => self.fault(fault, generation).await,
+            // Rare paths are boxed: the future of every exchange is as large as its largest path.
+            Ok(Err(fault)) => Box::pin(self.fault(fault, generation)).await,
             Ok(Ok(reply)) => self.reply(reply, generation),
         }
     }
@@ -304,11 +305,11 @@ impl Exchange {
                 }
                 Step::Again
             }
-            Ok(Some(Err(fault))) => self.fault(fault, generation).await,
+            Ok(Some(Err(fault))) => Box::pin(self.fault(fault, generation)).await,
             Ok(None) => {
                 let fault = Fault::new(Side::Upstream, FaultKind::StreamEnded, Executed::Unknown)
                     .because("the stream ended without a response");
-                self.fault(fault, generation).await
+                Box::pin(self.fault(fault, generation)).await
             }
         }
     }

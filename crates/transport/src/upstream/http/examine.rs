@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 
@@ -236,6 +236,7 @@ impl Probe<'_> {
         let mut request = Request::new(body);
         *request.uri_mut() = self.shared.config.url.clone();
         let mut fields = self.headers.clone();
+        fields.remove(CONTENT_LENGTH);
         if message.is_none() {
             fields.remove(CONTENT_TYPE);
             fields.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));

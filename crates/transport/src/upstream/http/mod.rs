@@ -36,7 +36,7 @@ mod target;
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use shadowcat_mcp::headers;
@@ -100,6 +100,8 @@ impl HttpUpstream {
             HeaderValue::from_static("application/json, text/event-stream"),
         );
         post_headers.insert(CONTENT_TYPE, headers::JSON);
+        // A place for what every POST writes there: a map that is cloned has no room to grow.
+        post_headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
         if let Some(host) = client::host(&config.url) {
             post_headers.entry(HOST).or_insert(host);
         }

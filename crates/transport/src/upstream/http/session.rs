@@ -8,7 +8,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName};
+use futures_util::TryFutureExt as _;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, StatusCode};
 use parking_lot::RwLock;
 use shadowcat_mcp::fault::Fault;
@@ -74,8 +75,8 @@ impl Leg for SessionLeg {
         message: Message,
         context: RequestContext,
     ) -> BoxFuture<Result<Reply, Fault>> {
-        let session = Arc::clone(&self.0);
-        Box::pin(session.request(message, context))
+        let asked = Arc::clone(&self.0).ask(message, context);
+        Box::pin(asked.map_err(|refused| refused.fault))
     }
 
     fn send(&self, message: Message, context: SendContext) -> BoxFuture<Result<(), Fault>> {
@@ -124,15 +125,6 @@ impl From<Fault> for Refused {
 }
 
 impl Session {
-    async fn request(
-        self: Arc<Self>,
-        message: Message,
-        context: RequestContext,
-    ) -> Result<Reply, Fault> {
-        let asked = self.ask(message, context).await;
-        asked.map_err(|refused| refused.fault)
-    }
-
     async fn ask(
         self: Arc<Self>,
         message: Message,
@@ -226,6 +218,7 @@ impl Session {
         let mut headers = HeaderMap::clone(&self.headers.read());
         add_missing(&mut headers, &self.credentials.read());
         headers.remove(CONTENT_TYPE);
+        headers.remove(CONTENT_LENGTH);
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         headers
     }

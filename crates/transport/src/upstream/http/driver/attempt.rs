@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::super::client::Incoming;
 use bytes::Bytes;
-use http::header::{HOST, LOCATION};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::header::{CONTENT_LENGTH, HOST, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use shadowcat_mcp::headers;
 use shadowcat_mcp::message::Message;
 use shadowcat_sse::reconnect::classify::MAX_REDIRECTS;
@@ -85,6 +85,9 @@ impl Call {
         *request.uri_mut() = url.clone();
         let mut headers = HeaderMap::clone(&self.headers);
         add_missing(&mut headers, &self.extra);
+        if let Some((body, _)) = &self.body {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
         if url.authority() != shared.config.url.authority() {
             headers.remove(HOST);
         }

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use shadowcat_mcp::fault::{Executed, Fault};
 use shadowcat_sse::Event;
@@ -151,6 +151,7 @@ impl Opener for Get {
 fn stream_headers(shared: &Shared, extra: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::clone(&shared.post_headers);
     headers.remove(CONTENT_TYPE);
+    headers.remove(CONTENT_LENGTH);
     headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
     add_missing(&mut headers, extra);
     headers
