@@ -150,10 +150,10 @@ impl Decoder {
         // Most events are one line of data and a blank one, and short. What costs most in them is
         // to hand the item up from call to call: so it is made in place, inlined at the caller.
         if self.block.is_empty()
-            && let Some(data) = self.chunk.take_data(self.block.limits().event)
+            && let Some(data) = self.chunk.pass_data(self.block.limits().event)
         {
             return Ok(Some(Item::Event(Event {
-                data,
+                data: self.chunk.slice(data),
                 event_type: Bytes::new(),
                 id: None,
             })));
@@ -169,9 +169,9 @@ impl Decoder {
         }
         loop {
             if self.block.has_no_data()
-                && let Some(data) = self.chunk.take_data(self.block.limits().event)
+                && let Some(data) = self.chunk.pass_data(self.block.limits().event)
             {
-                return Ok(Some(self.block.event(data)));
+                return Ok(Some(self.block.event(self.chunk.slice(data))));
             }
             match self.next_line() {
                 Ok(Line::Nothing) => {}
@@ -193,30 +193,28 @@ impl Decoder {
 
     /// Interprets the next whole line, or takes up the next chunk.
     fn next_line(&mut self) -> Result<Line, DecodeError> {
-        if let Some(value) = self.chunk.data_line() {
-            self.chunk.pass(value.end);
-            self.block.add_data(self.chunk.text(value))?;
-            return Ok(Line::Nothing);
-        }
-        if let Some(line) = self.chunk.line() {
+        if self.chunk.has_line() {
+            if let Some(value) = self.chunk.data_line() {
+                self.chunk.pass(value.end);
+                self.block.add_data(self.chunk.text(value))?;
+                return Ok(Line::Nothing);
+            }
+            let line = self.chunk.line();
             self.chunk.pass(line.end);
             return self.block.line(self.chunk.text(line));
         }
-        let chunk = std::mem::take(&mut self.chunk);
-        if !chunk.rest().is_empty() {
+        if !self.chunk.is_empty() {
+            let chunk = std::mem::take(&mut self.chunk);
             self.hold(chunk.rest())?;
         }
         if self.next.is_empty() {
             return Ok(Line::Unfinished);
         }
-        if self.open()? {
-            return self.held_line();
-        }
-        Ok(Line::Nothing)
+        self.open()
     }
 
-    /// Takes up the next chunk, and says whether its first bytes end the line that is held.
-    fn open(&mut self) -> Result<bool, DecodeError> {
+    /// Takes up the next chunk. Its first bytes may end the line that is held.
+    fn open(&mut self) -> Result<Line, DecodeError> {
         let bytes = std::mem::take(&mut self.next);
         let start = usize::from(self.after_cr && bytes.starts_with(b"\n"));
         self.after_cr = bytes.ends_with(b"\r");
@@ -225,16 +223,16 @@ impl Decoder {
             if self.chunk.has_line() && !std::mem::replace(&mut self.past_first_line, true) {
                 self.chunk.skip(BOM);
             }
-            return Ok(false);
+            return Ok(Line::Nothing);
         }
         let rest = &bytes[start..];
         let Some(end) = line_end(rest) else {
-            return self.hold(rest).map(|()| false);
+            return self.hold(rest).map(|()| Line::Unfinished);
         };
         self.partial.extend_from_slice(&rest[..end]);
         self.chunk = Chunk::new(bytes, start + end);
         self.chunk.pass(start + end);
-        Ok(true)
+        self.held_line()
     }
 
     /// Interprets the line that was held.

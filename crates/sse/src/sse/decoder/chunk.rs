@@ -37,16 +37,19 @@ impl Chunk {
         self.at < self.whole
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// Where the next line is, without its end.
-    pub(super) fn line(&self) -> Option<Range<usize>> {
+    pub(super) fn line(&self) -> Range<usize> {
         let rest = &self.bytes[self.at..self.whole];
         // A blank line is frequent enough for a look of its own.
-        let len = if rest.first() == Some(&b'\n') {
-            0
-        } else {
-            line_end(rest)?
+        let len = match rest.first() {
+            Some(b'\n') => 0,
+            _ => line_end(rest).unwrap_or(rest.len()),
         };
-        Some(self.at..self.at + len)
+        self.at..self.at + len
     }
 
     /// Where the value is, if the next line is one of data.
@@ -59,9 +62,9 @@ impl Chunk {
     }
 
     /// Passes a line of at most `max` bytes of data and a blank one, if these come next and need no
-    /// decoding.
+    /// decoding. Says where the data is: it becomes a slice where the event is made.
     #[inline]
-    pub(super) fn take_data(&mut self, max: usize) -> Option<Bytes> {
+    pub(super) fn pass_data(&mut self, max: usize) -> Option<Range<usize>> {
         if !self.utf8 {
             return None;
         }
@@ -78,7 +81,12 @@ impl Chunk {
             return None;
         }
         self.at = data.end + blank;
-        Some(self.bytes.slice(data))
+        Some(data)
+    }
+
+    #[inline]
+    pub(super) fn slice(&self, range: Range<usize>) -> Bytes {
+        self.bytes.slice(range)
     }
 
     /// Goes behind the line that ends at `end`.
