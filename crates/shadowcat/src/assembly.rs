@@ -16,7 +16,7 @@ use shadowcat_transport::upstream::Upstream;
 use shadowcat_transport::upstream::http::{
     HttpUpstream, HttpUpstreamConfig, NetDial, Policy, system_random,
 };
-use shadowcat_transport::upstream::stdio::{Launcher, StdioConfig, StdioUpstream};
+use shadowcat_transport::upstream::stdio::{Audience, Launcher, StdioConfig, StdioUpstream};
 
 use crate::cli::Proxy;
 use crate::cli::options::{AccessOptions, ProxyOptions, RetryOptions};
@@ -115,7 +115,10 @@ fn upstream(
             let upstream: Arc<dyn Upstream> = http_upstream(url, headers, options, dial, metrics)?;
             Ok(upstream)
         }
-        Server::Command(command) => Ok(Arc::new(stdio_upstream(command, options, metrics))),
+        Server::Command(command) => {
+            let upstream = stdio_upstream(command, proxy.audience, options, metrics);
+            Ok(Arc::new(upstream))
+        }
     }
 }
 
@@ -149,9 +152,10 @@ pub(crate) fn http_upstream(
     Ok(Arc::new(upstream))
 }
 
-/// A server that is started here.
+/// A server that is started here, for `audience`.
 pub(crate) fn stdio_upstream(
     command: &ServerCommand,
+    audience: Audience,
     options: &ProxyOptions,
     metrics: Arc<Metrics>,
 ) -> StdioUpstream {
@@ -160,6 +164,7 @@ pub(crate) fn stdio_upstream(
         arguments: command.arguments.clone(),
         environment: command.environment.clone(),
         directory: command.directory.clone(),
+        audience,
         launcher: Launcher {
             words: child::launcher(open_files::inherited()),
             complaint: child::COMPLAINT,

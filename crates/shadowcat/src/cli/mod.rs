@@ -16,6 +16,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 use http::{HeaderMap, Uri};
+use shadowcat_transport::upstream::stdio::Audience;
 
 use crate::failure::Failure;
 use options::{LogOptions, ProxyOptions, RetryOptions};
@@ -248,6 +249,8 @@ pub enum Invocation {
 pub struct Proxy {
     /// Where HTTP clients are served; `None`: one client on stdin and stdout.
     pub listen: Option<Listen>,
+    /// Who the clients are; for `reverse`, always anyone.
+    pub audience: Audience,
     /// The server.
     pub server: Server,
     /// The rest.
@@ -382,11 +385,13 @@ impl Words {
         Ok(match self {
             Self::Forward(words) => {
                 let server = split(words.server).parse("forward")?;
-                proxy(words.listen, server, words.proxy, log_level_given)?
+                let audience = values::forward_audience(words.listen.as_ref());
+                proxy(words.listen, audience, server, words.proxy, log_level_given)?
             }
             Self::Reverse(words) => {
                 let server = split(words.server).parse("reverse")?;
-                proxy(Some(words.listen), server, words.proxy, log_level_given)?
+                let (listen, audience) = (Some(words.listen), Audience::Anyone);
+                proxy(listen, audience, server, words.proxy, log_level_given)?
             }
             Self::Check(words) => {
                 let words = *words;
@@ -440,6 +445,7 @@ fn lines(values: &[String]) -> Vec<String> {
 
 fn proxy(
     listen: Option<Listen>,
+    audience: Audience,
     server: Server,
     options: ProxyOptions,
     log_level_given: bool,
@@ -472,6 +478,7 @@ fn proxy(
     };
     Ok(Invocation::Proxy(Box::new(Proxy {
         listen,
+        audience,
         server,
         options,
         log_level_given,

@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use http::Uri;
 use shadowcat_mcp::origin;
 use shadowcat_mcp::version::ProtocolVersion;
+use shadowcat_transport::upstream::stdio::Audience;
 
 /// A duration, possibly zero: `250ms`, `5s`, `1h30m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -115,6 +116,15 @@ impl Listen {
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         origin::is_loopback(&self.host)
+    }
+}
+
+/// Who the clients of `forward` are: the local user, unless other machines can reach it.
+#[must_use]
+pub fn forward_audience(listen: Option<&Listen>) -> Audience {
+    match listen {
+        Some(address) if !address.is_loopback() => Audience::Anyone,
+        _ => Audience::LocalUser,
     }
 }
 

@@ -1,11 +1,11 @@
 //! How processes end, and what everybody is told.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Mark, Proxy, SERVER, eventually, runs};
+use crate::support::{INITIALIZE, Mark, Proxy, SERVER, eventually, request, runs};
 
 /// Waiting requests are answered within this.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -34,15 +34,42 @@ fn a_crash_answers_every_waiting_request_and_the_next_one_finds_a_new_process() 
     assert_ne!(first, second);
 }
 
+/// What a local user is told of a server that says "no database at s3cret-place" and exits.
+const TOLD: &str = "exit status: 4; it last said: no database at ***";
+const COMPLAINS: [&str; 2] = ["--env", "PLACE=s3cret-place"];
+
 #[test]
-fn the_error_of_a_crash_tells_what_the_server_said_last_without_secrets() {
-    let options = ["--env", "PLACE=s3cret-place"];
-    let (_proxy, http) = Proxy::reverse(&options, &["sh", "-c", SERVER]);
+fn a_local_user_is_told_what_the_server_said_last_without_secrets() {
+    let local = ["forward", "--listen", "127.0.0.1:0"];
+    let (_proxy, http) = Proxy::listening(&local, &COMPLAINS, &["sh", "-c", SERVER]);
     let body = http.session().call(2, "x/complain").body;
-    assert!(
-        body.contains("exit status: 4; it last said: no database at ***"),
-        "{body}"
-    );
+    assert!(body.contains(TOLD), "{body}");
+
+    let mut arguments = vec!["forward"];
+    arguments.extend(COMPLAINS);
+    arguments.extend(["--", "sh", "-c", SERVER]);
+    let mut proxy = Proxy::start(&arguments);
+    let mut stdin = proxy.process().stdin.take().unwrap();
+    let mut answers = BufReader::new(proxy.process().stdout.take().unwrap()).lines();
+    for (id, method, params) in [(1, "initialize", INITIALIZE), (2, "x/complain", "{}")] {
+        writeln!(stdin, "{}", request(id, method, params)).unwrap();
+        let answer = answers.next().unwrap().unwrap();
+        assert_eq!(answer.contains(TOLD), id == 2, "{answer}");
+    }
+}
+
+#[test]
+fn whoever_reaches_us_is_told_how_the_server_ended_and_the_log_what_it_said() {
+    let remote = ["forward", "--allow-remote", "--listen", "0.0.0.0:0"];
+    for mode in [&["reverse", "--listen", "127.0.0.1:0"][..], &remote] {
+        let (mut proxy, http) = Proxy::listening(mode, &COMPLAINS, &["sh", "-c", SERVER]);
+        let body = http.session().call(2, "x/complain").body;
+        assert!(body.contains("(sh) ended with exit status: 4"), "{body}");
+        assert!(!body.contains("said"), "{body}");
+        assert!(!body.contains("no database"), "{body}");
+        let logged = proxy.until("a server's process ended by itself");
+        assert!(logged.contains("no database at ***"), "{logged}");
+    }
 }
 
 #[test]
@@ -162,13 +189,7 @@ fn the_end_of_a_stdio_client_ends_the_server() {
     let variable = mark.variable();
     let mut proxy = Proxy::start(&["forward", "--env", &variable, "--", "sh", "-c", SERVER]);
     let mut stdin = proxy.process().stdin.take().unwrap();
-    let params = r#"{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
-    writeln!(
-        stdin,
-        "{}",
-        crate::support::request(1, "initialize", params)
-    )
-    .unwrap();
+    writeln!(stdin, "{}", request(1, "initialize", INITIALIZE)).unwrap();
     proxy.until("session initialized");
     drop(stdin);
     assert!(proxy.wait().success());

@@ -10,6 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) const SERVER: &str = include_str!("server.sh");
 
+/// The parameters of an `initialize`.
+pub(crate) const INITIALIZE: &str =
+    r#"{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
+
 /// Nothing here takes longer on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -56,14 +60,20 @@ impl Proxy {
 
     /// `reverse` on a free port before the server, with more options.
     pub(crate) fn reverse(options: &[&str], command: &[&str]) -> (Self, Http) {
-        let mut arguments = vec!["reverse", "--listen", "127.0.0.1:0"];
+        Self::listening(&["reverse", "--listen", "127.0.0.1:0"], options, command)
+    }
+
+    /// As [`Self::reverse`], for a mode and an address.
+    pub(crate) fn listening(mode: &[&str], options: &[&str], command: &[&str]) -> (Self, Http) {
+        let mut arguments = mode.to_vec();
         arguments.extend(options);
         arguments.push("--");
         arguments.extend(command);
         let mut proxy = Self::start(&arguments);
         let line = proxy.until("listening on http://");
         let address = line.split("http://").nth(1).unwrap();
-        let address = address.split('/').next().unwrap().to_owned();
+        let address = address.split('/').next().unwrap();
+        let address = address.replace("0.0.0.0", "127.0.0.1");
         (proxy, Http { address })
     }
 
@@ -185,8 +195,7 @@ impl Http {
 
     /// An `initialize`, whatever comes of it.
     pub(crate) fn initialize(&self) -> Answer {
-        let params = r#"{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
-        self.exchange("POST", "", &request(1, "initialize", params))
+        self.exchange("POST", "", &request(1, "initialize", INITIALIZE))
     }
 
     pub(crate) fn session(&self) -> Session {

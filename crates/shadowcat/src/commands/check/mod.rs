@@ -21,6 +21,7 @@ use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::{Era, ProtocolVersion};
 use shadowcat_transport::metrics::Metrics;
 use shadowcat_transport::upstream::http::{HttpUpstream, NetDial};
+use shadowcat_transport::upstream::stdio::Audience;
 use shadowcat_transport::upstream::{Leg, SendContext, Upstream, ask};
 use tokio::time::timeout;
 
@@ -48,7 +49,8 @@ pub(crate) async fn run(check: Check) -> Result<(), Failure> {
             (Arc::clone(&http) as Arc<dyn Upstream>, Some(http))
         }
         Server::Command(command) => {
-            let stdio = assembly::stdio_upstream(command, &options, metrics);
+            let audience = Audience::LocalUser;
+            let stdio = assembly::stdio_upstream(command, audience, &options, metrics);
             (Arc::new(stdio), None)
         }
     };

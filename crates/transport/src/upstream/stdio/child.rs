@@ -21,12 +21,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
-use super::Shared;
 use super::faults::{self, Death};
 use super::group::{Ask, Group};
 use super::last_line::LastLine;
 use super::output;
 use super::spawn::spawn;
+use super::{Audience, Shared};
 use crate::lines::{self, LineSender, LineWriter};
 use crate::metrics::{ByteLabels, Reason};
 use crate::upstream::pipe::{Clients, Router};
@@ -307,24 +307,30 @@ impl Life {
 
     /// It ended by itself: everybody who waits is told.
     fn died(&self, death: &Death) {
+        let name = &self.shared.name;
         let last_line = self.last_line.recent();
-        let fault = death.fault(&self.shared.name, last_line.as_deref());
+        let last_line = last_line.as_deref();
+        let fault = death.fault(name, None);
         let metrics = &self.shared.metrics;
         metrics.child_crashes.inc();
         self.count_exit(death.cause());
         let lived = self.started.elapsed();
         let productive = *self.productive.lock();
-        warn!(server = self.shared.name, %fault, ?lived, "a server's process ended by itself");
+        warn!(server = name, %fault, last_line, ?lived, "a server's process ended by itself");
+        let told = match self.shared.config.audience {
+            Audience::LocalUser => death.fault(name, last_line),
+            Audience::Anyone => fault,
+        };
         let given_up = {
             let mut crashes = self.shared.crashes.lock();
             crashes.crashed(Instant::now(), lived, productive)
         };
         // Whoever hears of it may start the next process: all is counted before.
-        self.router.end(fault);
+        self.router.end(told);
         if given_up {
             metrics.given_up.inc();
             warn!(
-                server = self.shared.name,
+                server = name,
                 "it ended too often before it answered anything; from now on it is started once a minute"
             );
         }

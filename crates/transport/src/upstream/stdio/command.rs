@@ -8,6 +8,18 @@ use shadowcat_sse::reconnect::Policy;
 
 use super::name;
 
+/// Who reads the errors that clients get, and so whether these quote a server's stderr.
+///
+/// What a process writes there is meant for who runs it: it may name paths, traces and secrets that
+/// nothing here can know and mask (CWE-209).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Only the user that started us: the error of a crash tells what the process said last.
+    LocalUser,
+    /// Whoever reaches us: the error tells how the process ended; what it said last is logged.
+    Anyone,
+}
+
 /// A command that speaks MCP on its pipes, and the bounds of its processes.
 #[derive(Clone)]
 pub struct StdioConfig {
@@ -19,6 +31,8 @@ pub struct StdioConfig {
     pub environment: Vec<(String, String)>,
     /// Where it runs; `None`: where we do.
     pub directory: Option<PathBuf>,
+    /// Who its clients are.
+    pub audience: Audience,
     /// What stands between us and the command.
     pub launcher: Launcher,
     /// Processes that may run at once.
@@ -160,6 +174,7 @@ mod tests {
             arguments: vec!["--token=s3cret".into()],
             environment: vec![("TOKEN".into(), "s3cret".into())],
             directory: None,
+            audience: Audience::Anyone,
             launcher: Launcher::default(),
             max_children: 1,
             reconnect: Policy::default(),

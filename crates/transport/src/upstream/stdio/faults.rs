@@ -36,7 +36,8 @@ impl Death {
         }
     }
 
-    /// What everything gets that waited for the process. `last_line`: what it said before.
+    /// What everything gets that waited for the process. `last_line`: what it said before, for those
+    /// who may know.
     pub(super) fn fault(&self, server: &str, last_line: Option<&str>) -> Fault {
         let kind = match self {
             Self::NotRun(_) => FaultKind::ChildNotStarted,

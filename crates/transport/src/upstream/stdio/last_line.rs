@@ -1,8 +1,9 @@
-//! What a process said last on its stderr, for the error that tells of its death.
+//! What a process said last on its stderr, for the log line and the error that tell of its death.
 //!
-//! An exit status alone says little; the line before it, as a rule, says all. It goes to clients, so
-//! it is short, and what is known to be a secret is masked: the values of the variables that the
-//! process was given, and bearer tokens.
+//! An exit status alone says little; the line before it, as a rule, says all. It is short, and what
+//! is known to be a secret is masked: the values of the variables that the process was given, and
+//! bearer tokens. Much that is none of a stranger's business is not known:
+//! [`Audience`](super::Audience) says whether clients get the line.
 
 use std::time::Duration;
 

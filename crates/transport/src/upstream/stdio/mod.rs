@@ -40,7 +40,7 @@ use super::pipe::Clients;
 use super::{BoxFuture, Leg, Upstream};
 use crate::metrics::Metrics;
 use child::Child;
-pub use command::{Launcher, StdioConfig};
+pub use command::{Audience, Launcher, StdioConfig};
 use crashes::Crashes;
 use leg::ChildLeg;
 
