@@ -50,11 +50,11 @@ impl Mailbox {
     }
 
     /// Puts a message in, whether there is room or not. With `last` the exchange is over. What comes
-    /// after the end is dropped: the reader has what it waited for, or is gone.
-    pub(super) fn push(&self, message: Message, last: bool) {
+    /// after the end is given back: the reader has what it waited for, or is gone.
+    pub(super) fn push(&self, message: Message, last: bool) -> Option<Message> {
         let mut state = self.state.lock();
         if state.end.is_some() {
-            return;
+            return Some(message);
         }
         state.bytes += message.raw().len();
         state.messages.push_back(message);
@@ -66,24 +66,25 @@ impl Mailbox {
         if let Some(reader) = reader {
             reader.wake();
         }
+        None
     }
 
     /// Ends the exchange with a fault, after the messages that are in; nothing if it has ended.
     pub(super) fn fail(&self, fault: Fault) {
-        self.end(End::Fault(Box::new(fault)), false);
+        self.end(End::Fault(Box::new(fault)), |_| ());
     }
 
-    /// The reader is gone.
-    pub(super) fn close(&self) {
-        self.end(End::Clean, true);
-    }
-
-    fn end(&self, end: End, discard: bool) {
-        let mut state = self.state.lock();
-        if discard {
-            state.messages.clear();
+    /// The reader is gone. Returns what it has not read.
+    pub(super) fn close(&self) -> VecDeque<Message> {
+        self.end(End::Clean, |state| {
             state.bytes = 0;
-        }
+            std::mem::take(&mut state.messages)
+        })
+    }
+
+    fn end<T>(&self, end: End, take: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock();
+        let taken = take(&mut state);
         state.end.get_or_insert(end);
         let reader = state.reader.take();
         drop(state);
@@ -91,6 +92,7 @@ impl Mailbox {
         if let Some(reader) = reader {
             reader.wake();
         }
+        taken
     }
 
     /// Bytes that wait.

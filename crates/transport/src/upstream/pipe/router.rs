@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::mailbox::Mailbox;
-use super::table::{Clients, Key, Route, Table};
+use super::table::{self, Clients, Key, Route, Table};
 use super::waiting::{Pushed, Waiting};
 use crate::lines::Mark;
 use crate::metrics::{Metrics, Reason};
@@ -154,12 +154,13 @@ impl Router {
             }
         };
         if self.room(&mailbox).await {
-            mailbox.push(message, last);
+            let unread = mailbox.push(message, last);
             // Not before: if this future is dropped while it waits, the pipe's end is all that can
             // end the exchange.
             if last {
                 self.0.state.lock().open.remove(&key);
             }
+            return unread.and_then(|message| self.keep_unnamed(message));
         } else {
             self.give_up(key, &mailbox);
         }
@@ -295,6 +296,16 @@ impl Router {
             .inc();
     }
 
+    /// An exchange is over that has not read a message: one that names no request had merely come
+    /// with it, and belongs to the standalone stream now.
+    fn keep_unnamed(&self, message: Message) -> Option<Message> {
+        let mut state = self.0.state.lock();
+        if state.table.clients() == Clients::Many || table::names_a_request(&message) {
+            return None;
+        }
+        self.wait_for_standalone(&mut state, message)
+    }
+
     /// Nobody waits for this exchange any more.
     fn abandon(&self, key: Key) {
         let (open, cancelled) = {
@@ -337,8 +348,12 @@ impl Source for ReplySource {
 
 impl Drop for ReplySource {
     fn drop(&mut self) {
-        self.mailbox.close();
+        let unread = self.mailbox.close();
         self.router.abandon(self.key);
+        for message in unread {
+            // A refusal of a question cannot be written from here: it has been counted.
+            let _ = self.router.keep_unnamed(message);
+        }
     }
 }
 

@@ -81,6 +81,15 @@ enum Target {
     Standalone,
 }
 
+/// Whether a message of the server says which request it belongs to.
+pub(super) fn names_a_request(message: &Message) -> bool {
+    match message.kind() {
+        Kind::Request { .. } => false,
+        Kind::Notification { method } => *method == Method::Progress,
+        Kind::Response { .. } | Kind::Error { .. } => true,
+    }
+}
+
 impl Table {
     pub(super) fn new(clients: Clients) -> Self {
         Self {

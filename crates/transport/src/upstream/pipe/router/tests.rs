@@ -1,4 +1,5 @@
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use shadowcat_mcp::method::Method;
 use tokio::time::{Instant, timeout};
 
@@ -81,6 +82,47 @@ async fn an_exchange_gets_its_messages_and_ends_with_its_response() {
     }
     assert_eq!(reading.await.unwrap(), (log(1), response(1)));
     assert_eq!(router.0.metrics.stray_responses.get(), 1);
+}
+
+/// It came with the only request in flight, and is about no request.
+#[tokio::test(start_paused = true)]
+async fn what_names_no_request_outlives_the_exchange_that_it_waited_in() {
+    let (router, _) = router(Clients::One);
+    let request = message(
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"_meta":{"progressToken":"t"}}}"#,
+    );
+    let progress = message(
+        r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"t","progress":1}}"#,
+    );
+    let exchange = router.begin(&request).unwrap();
+    for message in [log(1), progress, ask(7)] {
+        assert_eq!(router.deliver(message).await, None);
+    }
+    drop(exchange.incoming);
+    let mut standalone = router.standalone();
+    assert_eq!(next(&mut standalone).await, log(1));
+    assert_eq!(next(&mut standalone).await, ask(7));
+    assert!(timeout(NOW, standalone.next()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_room_in_an_exchange_that_is_given_up_is_not_lost() {
+    let (router, _) = router(Clients::One);
+    let exchange = router.begin(&request(1)).unwrap();
+    let mut delivered = 0;
+    while router.deliver(log(30_000)).now_or_never().is_some() {
+        delivered += 1;
+    }
+    let waiting = router.clone();
+    let waiting = tokio::spawn(async move { waiting.deliver(log(1)).await });
+    tokio::task::yield_now().await;
+    drop(exchange.incoming);
+    assert_eq!(waiting.await.unwrap(), None);
+    let mut standalone = router.standalone();
+    for _ in 0..delivered {
+        assert_eq!(next(&mut standalone).await, log(30_000));
+    }
+    assert_eq!(next(&mut standalone).await, log(1));
 }
 
 #[tokio::test(start_paused = true)]
