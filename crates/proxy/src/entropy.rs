@@ -14,9 +14,9 @@ pub trait Entropy: Send + Sync + 'static {
     }
 }
 
-/// A cryptographic generator of each thread's own, which the operating system seeds anew every few
-/// kilobytes: asking the system itself is a call into the kernel for every number. Session ids come
-/// from here. Where there is no randomness no session id is safe: it panics.
+/// A cryptographic generator of each thread's own, which the operating system seeds, and seeds
+/// anew now and then: asking the system itself is a call into the kernel for every number. Session ids come
+/// from here. A thread that gets no seed panics: no session id would be safe.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct OsEntropy;
 

@@ -23,6 +23,7 @@ pub use event_id::{EventId, StreamNumber};
 
 /// What an operation of a log comes to: at once where all is in memory, which every message passes
 /// by without an allocation, or later.
+#[must_use = "an operation may not have happened before it is awaited"]
 pub enum LogFuture<'a, T> {
     /// It is done.
     Ready(std::future::Ready<T>),
@@ -32,7 +33,6 @@ pub enum LogFuture<'a, T> {
 
 impl<T> LogFuture<'_, T> {
     /// The outcome of an operation that is done.
-    #[must_use]
     pub fn ready(outcome: T) -> Self {
         Self::Ready(std::future::ready(outcome))
     }

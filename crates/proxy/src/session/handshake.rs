@@ -189,11 +189,13 @@ impl Session {
         let metric = &self.shared.metrics.not_remembered;
         metric.get_or_create(&Reason::of(kind)).inc_by(count as u64);
         if !std::mem::replace(&mut handshake.overflowed, true) {
-            warn!(
-                kind,
-                "the client has set up more than a session remembers; after a loss of the server's \
-                 session the rest is not restored"
-            );
+            in_request(|| {
+                warn!(
+                    kind,
+                    "the client has set up more than a session remembers; after a loss of the \
+                     server's session the rest is not restored"
+                );
+            });
         }
     }
 

@@ -158,11 +158,7 @@ impl Stage {
 
     /// Session ids, ports and dates replaced by words.
     fn without_names(&self, response: &Response, session: Option<&Session>) -> Response {
-        let mut names = vec![(self.proxy.address.port().to_string(), "<port>")];
-        names.extend(self.upstream.as_ref().map(|upstream| {
-            let port = upstream.address.port().to_string();
-            (port, "<server's port>")
-        }));
+        let mut names = Vec::new();
         names.extend(session.map(|session| (session.id.clone(), "<session>")));
         names.extend(
             response
@@ -174,6 +170,12 @@ impl Stage {
                 .header("date")
                 .map(|date| (date.to_owned(), "<date>")),
         );
+        // After the session ids: the digits of a port may stand in one.
+        names.push((self.proxy.address.port().to_string(), "<port>"));
+        names.extend(self.upstream.as_ref().map(|upstream| {
+            let port = upstream.address.port().to_string();
+            (port, "<server's port>")
+        }));
         let rename = |text: &str| {
             let mut text = text.to_owned();
             for (from, to) in &names {

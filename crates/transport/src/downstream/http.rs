@@ -46,6 +46,9 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 /// When a client that found no free connection should come back, in seconds.
 const CONNECTIONS_RETRY_AFTER: u64 = 5;
 
+/// Bytes of a request's header section (431 beyond it); hyper also answers 431 beyond 100 fields.
+const HEADER_BYTES: u16 = u16::MAX;
+
 /// What a request's body is to this edge.
 trait RequestBody: Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static {}
 impl<B: Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static> RequestBody
@@ -93,6 +96,13 @@ impl HttpEdge {
         let headers = parts.headers;
         let access = &self.config.access;
         let authority = parts.uri.authority().map(uri::Authority::as_str);
+        if section_bytes(&headers) > usize::from(HEADER_BYTES) {
+            // As hyper answers one that is not over when that many bytes were read.
+            let mut response = bare(Rejection::HeadersTooLarge.status(), open);
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+            return response;
+        }
         let allowed = access
             .check_origin(&headers)
             .and_then(|()| access.check_host(authority, &headers));
@@ -307,6 +317,13 @@ impl HttpEdge {
         *response.headers_mut() = headers;
         response
     }
+}
+
+/// The bytes of a header section as HTTP/1.1 writes its fields.
+fn section_bytes(headers: &HeaderMap) -> usize {
+    const AROUND: usize = ": \r\n".len();
+    let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    headers.iter().map(field).sum::<usize>() + headers.len() * AROUND
 }
 
 fn bare(status: StatusCode, open: Open) -> Response<EdgeBody> {

@@ -19,12 +19,9 @@ use tracing::{debug, warn};
 use super::super::HttpService;
 use super::open::{ConnectionState, EdgeState};
 use super::version::{Begun, HttpVersion};
-use super::{Accept, HttpEdge};
+use super::{Accept, HEADER_BYTES, HttpEdge};
 use crate::repoll::Repoll;
 
-/// Bytes of a request's header section; hyper answers 431 when they are read and it is not over yet
-/// (so that a read may go beyond them once), and beyond 100 fields.
-const HEADER_BYTES: u16 = u16::MAX;
 /// Connections beyond the limit that may be told so at the same time; more wait to be accepted.
 const MAX_REFUSALS: usize = 64;
 /// How long accepting pauses when the system is out of descriptors or memory.
@@ -163,51 +160,29 @@ impl<S: HttpService> Connection<S> {
                 Ok::<_, Infallible>(response)
             }
         });
+        let mut abandoned = pin!(self.abandoned());
         let begun = tokio::select! {
             biased;
             begun = Begun::new(io) => begun,
             () = stop.cancelled() => return,
-            () = self.abandoned() => return,
+            () = abandoned.as_mut() => return,
         };
         let served = match begun {
             Ok((io, HttpVersion::One)) => {
                 let connection = http1_builder(refused).serve_connection(TokioIo::new(io), answer);
-                self.drive(pin!(connection), stop).await
+                drive(pin!(connection), stop, abandoned).await
             }
             Ok((io, HttpVersion::Two)) => {
                 let connection = http2_builder().serve_connection(TokioIo::new(io), answer);
-                self.drive(pin!(connection), stop).await
+                drive(pin!(connection), stop, abandoned).await
             }
             Err(error) => {
-                debug!(%error, "a client connection ended before it said anything");
+                debug!(%error, "a client connection ended before it was told what it speaks");
                 return;
             }
         };
         if let Err(error) = served {
             debug!(%error, "a client connection ended early");
-        }
-    }
-
-    /// Lets the connection go on until it ends, we end, or nothing comes over it.
-    async fn drive(
-        &self,
-        mut connection: Pin<&mut impl GracefulConnection<Error = hyper::Error>>,
-        stop: CancellationToken,
-    ) -> hyper::Result<()> {
-        tokio::select! {
-            biased;
-            served = connection.as_mut() => served,
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.as_mut().await
-            }
-            () = self.abandoned() => {
-                connection.as_mut().graceful_shutdown();
-                match timeout(END_PATIENCE, connection.as_mut()).await {
-                    Ok(served) => served,
-                    Err(_) => Ok(()),
-                }
-            }
         }
     }
 
@@ -224,6 +199,29 @@ impl<S: HttpService> Connection<S> {
             }
             seen = now;
             deadline += config.idle_timeout;
+        }
+    }
+}
+
+/// Lets the connection go on until it ends, we end, or nothing comes over it.
+async fn drive(
+    mut connection: Pin<&mut impl GracefulConnection<Error = hyper::Error>>,
+    stop: CancellationToken,
+    abandoned: Pin<&mut impl Future<Output = ()>>,
+) -> hyper::Result<()> {
+    tokio::select! {
+        biased;
+        served = connection.as_mut() => served,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.as_mut().await
+        }
+        () = abandoned => {
+            connection.as_mut().graceful_shutdown();
+            match timeout(END_PATIENCE, connection.as_mut()).await {
+                Ok(served) => served,
+                Err(_) => Ok(()),
+            }
         }
     }
 }

@@ -160,7 +160,7 @@ impl Router {
             if last {
                 self.0.state.lock().open.remove(&key);
             }
-            return unread.and_then(|message| self.keep_unnamed(message));
+            return unread.and_then(|message| self.keep_unnamed(&mut self.0.state.lock(), message));
         } else {
             self.give_up(key, &mailbox);
         }
@@ -250,7 +250,7 @@ impl Router {
         mailbox.fail(fault);
         warn!("gave up a request whose client does not read");
         self.count_given_up("answer");
-        self.abandon(key);
+        self.abandon(key, None);
     }
 
     fn wait_for_standalone(&self, state: &mut State, message: Message) -> Option<Message> {
@@ -298,18 +298,22 @@ impl Router {
 
     /// An exchange is over that has not read a message: one that names no request had merely come
     /// with it, and belongs to the standalone stream now.
-    fn keep_unnamed(&self, message: Message) -> Option<Message> {
-        let mut state = self.0.state.lock();
+    fn keep_unnamed(&self, state: &mut State, message: Message) -> Option<Message> {
         if state.table.clients() == Clients::Many || table::names_a_request(&message) {
             return None;
         }
-        self.wait_for_standalone(&mut state, message)
+        self.wait_for_standalone(state, message)
     }
 
-    /// Nobody waits for this exchange any more.
-    fn abandon(&self, key: Key) {
+    /// Nobody waits for this exchange any more, or nobody shall. What was left unread is kept where it
+    /// belongs before anything newer can be: the reader of the pipe waits for the lock meanwhile.
+    fn abandon(&self, key: Key, left: Option<&Mailbox>) {
         let (open, cancelled) = {
             let mut state = self.0.state.lock();
+            for message in left.map(Mailbox::close).unwrap_or_default() {
+                // A refusal of a question cannot be written from here: it has been counted.
+                let _ = self.keep_unnamed(&mut state, message);
+            }
             let Some(open) = state.open.remove(&key) else {
                 return;
             };
@@ -348,12 +352,7 @@ impl Source for ReplySource {
 
 impl Drop for ReplySource {
     fn drop(&mut self) {
-        let unread = self.mailbox.close();
-        self.router.abandon(self.key);
-        for message in unread {
-            // A refusal of a question cannot be written from here: it has been counted.
-            let _ = self.router.keep_unnamed(message);
-        }
+        self.router.abandon(self.key, Some(&self.mailbox));
     }
 }
 

@@ -18,7 +18,35 @@ const INTERPRETERS: [&str; 6] = ["node", "bun", "deno", "ruby", "php", "perl"];
 const SUBCOMMANDS: [&str; 5] = ["run", "tool", "dlx", "exec", "x"];
 /// Package managers that run something only by a subcommand.
 const MANAGERS: [&str; 5] = ["npm", "pnpm", "yarn", "uv", "pipx"];
-/// Options of all of these whose value is the next word. An unknown one is taken for a switch.
+/// Options of all of these that stand alone, and what such ones begin with. After one that is not
+/// known nothing is taken for a name: it may be the option's value.
+const SWITCHES: [&str; 15] = [
+    "-y",
+    "--yes",
+    "-q",
+    "--quiet",
+    "-s",
+    "--silent",
+    "-u",
+    "-B",
+    "-O",
+    "-A",
+    "-v",
+    "--verbose",
+    "--isolated",
+    "--offline",
+    "--refresh",
+];
+const SWITCHES_BEGIN: [&str; 7] = [
+    "--no-",
+    "--allow-",
+    "--experimental-",
+    "--trace-",
+    "--enable-",
+    "--prefer-",
+    "--inspect",
+];
+/// Options of all of these whose value is the next word.
 const WITH_VALUE: [&str; 18] = [
     "--package",
     "-p",
@@ -94,7 +122,10 @@ fn first_word(arguments: &[OsString]) -> Option<String> {
             option if WITH_VALUE.contains(&option) => {
                 words.next();
             }
-            option if option.starts_with('-') => {}
+            option if option.starts_with("--") && option.contains('=') => {}
+            option if SWITCHES.contains(&option) => {}
+            option if SWITCHES_BEGIN.iter().any(|begin| option.starts_with(begin)) => {}
+            option if option.starts_with('-') => return None,
             subcommand if SUBCOMMANDS.contains(&subcommand) => {}
             name => return Some(name.to_owned()),
         }
