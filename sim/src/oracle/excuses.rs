@@ -12,6 +12,9 @@ use crate::run::HINT_MAX;
 /// How long a session that cannot be had is not tried again.
 const LONGEST_PROBE: Duration = Duration::from_secs(75);
 
+/// How long a request waits for the next attempt to restore its session.
+const SESSION_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Failed attempts in a row after which a stream may be given up.
 const BUDGET: usize = 10;
 
@@ -120,7 +123,8 @@ pub(super) fn find(
                 .iter()
                 .filter(|post| post.fate == Fate::SessionLost)
                 .count();
-            (refused > 1 || failed_dials > 0).then_some("no session could be had")
+            (refused > 1 || failed_dials > 0 || is_put_off(facts, last, at))
+                .then_some("no session could be had")
         }
         Fate::Redirected { good } => (!good).then_some("a redirect that must not be followed"),
         Fate::NoAnswer => Some("the server gave no answer"),
@@ -160,6 +164,15 @@ fn was_on_its_way(
 fn is_overtaken(plan: &Plan, post: &Visit) -> bool {
     let far = !plan.upstream_wire[1].latency.is_zero();
     plan.server.transport == Transport::Sse && far && post.fate == Fate::SessionLost
+}
+
+/// The stream of a new session was refused for longer than a request waits for it.
+fn is_put_off(facts: &Facts, refused: &Visit, at: Duration) -> bool {
+    let between = |opening: &&Visit| opening.at >= refused.until && opening.until <= at;
+    facts.openings.iter().filter(between).any(|opening| {
+        matches!(opening.fate, Fate::Busy { seconds: Some(seconds), .. }
+            if Duration::from_secs(seconds) > SESSION_PATIENCE)
+    })
 }
 
 /// Whether `at` is no later than the client can have heard of what the server did at `done`.

@@ -27,9 +27,16 @@ fn accepted() -> Call {
 }
 
 fn judge_sse(lost: Option<Duration>, change: impl FnOnce(&mut Call)) -> Vec<String> {
+    judge_facts(Facts::default(), lost, change)
+}
+
+fn judge_facts(
+    mut facts: Facts,
+    lost: Option<Duration>,
+    change: impl FnOnce(&mut Call),
+) -> Vec<String> {
     let mut call = accepted();
     change(&mut call);
-    let mut facts = Facts::default();
     facts.calls.insert(KEY, call);
     let session = SessionFacts {
         lost,
@@ -74,6 +81,28 @@ fn a_refusal_that_the_streams_end_overtook_is_an_excuse_for_no_longer_than_its_w
     };
     assert_eq!(refused(s(2)), Vec::<String>::new());
     assert!(refused(s(3))[0].contains("without need"));
+}
+
+#[test]
+fn a_new_session_that_is_put_off_for_long_is_an_excuse() {
+    let put_off = |at, seconds| {
+        let mut facts = Facts::default();
+        let busy = Fate::Busy {
+            status: 503,
+            seconds: Some(seconds),
+        };
+        facts.openings.push(visit(at, busy));
+        judge_facts(facts, None, |call| {
+            call.executions = 0;
+            (call.sent_whole, call.got) = Default::default();
+            call.posts = vec![visit(2, Fate::SessionLost)];
+            call.outcomes = vec![(s(4), error("rate_limited", "no"))];
+        })
+    };
+    assert_eq!(put_off(3, 20), Vec::<String>::new());
+    assert!(put_off(3, 5)[0].contains("without need"));
+    assert!(put_off(1, 20)[0].contains("without need"));
+    assert!(put_off(5, 20)[0].contains("without need"));
 }
 
 #[test]
