@@ -454,6 +454,8 @@ impl Exchange {
         let session = &self.bounds.session;
         let mut fault = match interrupt {
             Interrupt::Cancelled => return Step::End,
+            // The client no longer wants to know.
+            _ if self.bounds.flight.is_cancelled() => return Step::End,
             Interrupt::SessionEnded => session.epitaph.get().cloned().unwrap_or_else(|| {
                 Fault::new(Side::Shadowcat, FaultKind::SessionEnded, Executed::Unknown)
                     .because("the session ended before the response came")

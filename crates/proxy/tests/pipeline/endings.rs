@@ -98,6 +98,20 @@ async fn a_cancelled_request_needs_no_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cancelled_request_has_no_answer_when_its_session_ends() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    let _feeder = proxy.server.request().await.stream(false);
+    let reading = tokio::spawn(posting.await.unwrap().stream().rest());
+    let cancel = r#"{"method":"notifications/cancelled","params":{"requestId":1}}"#;
+    assert!(matches!(client.post(cancel).await, Answer::Accepted));
+    proxy.server.sent().await.accept();
+    client.delete().await;
+    assert_eq!(reading.await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_crosses_a_cancel_still_arrives() {
     let proxy = Proxy::new(Habits::default(), Config::default());
     let client = proxy.initialized().await;
