@@ -81,7 +81,8 @@ pub struct ProtocolOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Reconnection")]
 pub struct RetryOptions {
-    /// First reconnect delay; it doubles with every failure in a row
+    /// First reconnect delay; it doubles with every failure in a row. Attempts begin 250ms apart at
+    /// the least
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = values::positive_duration)]
     pub retry_initial: Duration,
 
