@@ -2,14 +2,15 @@
 //!
 //! Nearly all requests are answered without a line in the log, and a span costs more than anything
 //! else that is done for such a request here. So what works on a request carries the means to make
-//! its span; a line about trouble on the way makes it. Where debugging is on, every line wants it,
-//! and it is there from the start.
+//! its span; a line about trouble on the way makes it. Where debugging is on for anything at all,
+//! its lines want it, and it is there from the start.
 
 use std::sync::{Arc, OnceLock};
 
 use shadowcat_mcp::message::RequestId;
 use shadowcat_mcp::method::Method;
-use tracing::{Instrument, Level, Span};
+use tracing::level_filters::LevelFilter;
+use tracing::{Instrument, Span};
 
 tokio::task_local! {
     /// The request that is being worked on.
@@ -38,7 +39,7 @@ impl RequestSpan {
 
     /// Does `work` on the request's behalf: what it logs by [`in_request`] stands in its span.
     pub fn scope<T>(self: Arc<Self>, work: impl Future<Output = T>) -> impl Future<Output = T> {
-        let span = match tracing::enabled!(Level::DEBUG) {
+        let span = match LevelFilter::current() >= LevelFilter::DEBUG {
             true => self.span().clone(),
             false => Span::none(),
         };
