@@ -1,13 +1,19 @@
 //! What a stream has brought already (resilience, section 6).
 //!
-//! The key of an event is the id that stands in its own block together with a keyed digest of its
-//! payload. Never the persisted id: it would make every event without an id a duplicate.
+//! The key of an event is the id that stands in its own block together with its payload, each as a
+//! digest of 64 bits. Never the persisted id: it would make every event without an id a duplicate.
+//!
+//! The digests are fast rather than cryptographic: every byte of a stream goes through them. Their
+//! key is drawn for each stream, so nobody can prepare payloads that collide; a server that learns
+//! to make some all the same must also repeat the id, and loses nothing but its own event. Between
+//! events with different ids both digests would have to agree, 128 bits. The window bounds what
+//! ids that fall into one place of the table can cost.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use siphasher::sip::SipHasher13;
+use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
 /// What the window says of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,25 +30,26 @@ pub(crate) enum Seen {
 #[derive(Debug)]
 pub(crate) struct Window {
     limit: usize,
-    key: (u64, u64),
+    secrets: RapidSecrets,
     order: VecDeque<Key>,
-    events: HashSet<u64, BuildHasherDefault<Digested>>,
+    events: HashSet<Key, BuildHasherDefault<Digested>>,
     /// How many remembered events have this id.
     ids: HashMap<u64, u32, BuildHasherDefault<Digested>>,
     overflowed: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     id: u64,
-    event: u64,
+    payload: u64,
 }
 
 impl Window {
-    pub(crate) fn new(limit: usize, key: (u64, u64)) -> Self {
+    /// `key`: what the digests depend on, hard to guess.
+    pub(crate) fn new(limit: usize, key: u64) -> Self {
         Self {
             limit,
-            key,
+            secrets: RapidSecrets::seed(key),
             order: VecDeque::new(),
             events: HashSet::default(),
             ids: HashMap::default(),
@@ -56,7 +63,7 @@ impl Window {
             return Seen::New;
         }
         let key = self.digest(id, payload);
-        if !self.events.insert(key.event) {
+        if !self.events.insert(key) {
             return Seen::Duplicate;
         }
         let count = self.ids.entry(key.id).or_default();
@@ -89,7 +96,7 @@ impl Window {
     }
 
     fn forget(&mut self, key: Key) {
-        self.events.remove(&key.event);
+        self.events.remove(&key);
         if let Entry::Occupied(mut count) = self.ids.entry(key.id) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
@@ -99,19 +106,14 @@ impl Window {
     }
 
     fn digest(&self, id: &[u8], payload: &[u8]) -> Key {
-        let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
-        hasher.write(id);
-        let id = hasher.finish();
-        let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1 ^ id);
-        hasher.write(payload);
         Key {
-            id,
-            event: hasher.finish(),
+            id: rapidhash_v3_seeded(id, &self.secrets),
+            payload: rapidhash_v3_seeded(payload, &self.secrets),
         }
     }
 }
 
-/// The keys are keyed digests already.
+/// The keys are digests already.
 #[derive(Default)]
 struct Digested(u64);
 
@@ -127,7 +129,7 @@ impl Hasher for Digested {
     }
 
     fn write_u64(&mut self, digest: u64) {
-        self.0 = digest;
+        self.0 = self.0.rotate_left(8).wrapping_add(digest);
     }
 }
 
@@ -137,7 +139,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn window(limit: usize) -> Window {
-        Window::new(limit, (1, 2))
+        Window::new(limit, 1)
     }
 
     #[test]
@@ -197,6 +199,41 @@ mod tests {
         let mut window = window(10);
         window.see(b"1", b"2a");
         assert_eq!(window.see(b"12", b"a"), Seen::New);
+    }
+
+    #[test]
+    fn digests_depend_on_the_key() {
+        let digest = |key| {
+            let mut window = Window::new(1, key);
+            window.see(b"1", b"a");
+            window.order[0]
+        };
+        assert_eq!(digest(1), digest(1));
+        assert_ne!(digest(1).id, digest(2).id);
+        assert_ne!(digest(1).payload, digest(2).payload);
+    }
+
+    #[test]
+    fn equal_payloads_under_different_ids_are_told_apart() {
+        let mut window = window(10);
+        window.see(b"1", b"1");
+        for id in [b"2", b"3"] {
+            assert_eq!(window.see(id, b"1"), Seen::New);
+            assert_eq!(window.see(id, b"1"), Seen::Duplicate);
+        }
+    }
+
+    #[test]
+    fn one_byte_of_a_long_payload_makes_another() {
+        let mut window = Window::new(1000, 1);
+        let mut payload = vec![b'x'; 70_000];
+        assert_eq!(window.see(b"1", &payload), Seen::New);
+        for at in (0..payload.len()).step_by(997) {
+            payload[at] = b'y';
+            assert_eq!(window.see(b"1", &payload), Seen::Reused);
+            payload[at] = b'x';
+            assert_eq!(window.see(b"1", &payload), Seen::Duplicate);
+        }
     }
 
     proptest! {

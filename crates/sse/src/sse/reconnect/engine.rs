@@ -102,11 +102,11 @@ struct PostTries {
 
 impl Engine {
     /// An engine for a new stream. `seed` is all the randomness that it gets; seeds should differ
-    /// between streams and be hard to guess, as the keys of the digests come from them.
+    /// between streams and be hard to guess, as the key of the digests comes from them.
     #[must_use]
     pub fn new(kind: Kind, policy: Policy, seed: u64) -> Self {
         let mut draws = Draws::new(seed);
-        let key = (draws.bits(), draws.bits());
+        let key = draws.bits();
         let window = if kind.has_cursor() {
             policy.dedup_window
         } else {
