@@ -19,6 +19,7 @@ use shadowcat_mcp::headers;
 use shadowcat_mcp::message::{Message, Payload};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::ProtocolVersion;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info};
@@ -61,14 +62,22 @@ impl LegacySseLeg {
     pub(crate) fn new(shared: Arc<Shared>, opened: Opened) -> Self {
         let Opened { endpoint, driver } = opened;
         let closed = CancellationToken::new();
+        let metrics = Arc::clone(&shared.counters.metrics);
+        let undelivered = metrics.undelivered_messages.clone();
+        let (refusals, refused) = mpsc::channel(REFUSALS);
+        let router = Router::new(Clients::One, metrics, move |refusal| {
+            if refusals.try_send(refusal).is_err() {
+                undelivered.inc();
+            }
+        });
         let link = Arc::new(Link {
             headers: RwLock::new(HeaderMap::clone(&shared.post_headers)),
-            router: Router::new(Clients::One, Arc::clone(&shared.counters.metrics), |_| {}),
+            router,
             closed: closed.clone(),
             endpoint,
             shared,
         });
-        tokio::spawn(Arc::clone(&link).read(driver));
+        tokio::spawn(Arc::clone(&link).read(driver, refused));
         Self {
             link,
             _alive: closed.drop_guard(),
@@ -171,9 +180,17 @@ impl Link {
     }
 
     /// Reads the stream until it ends, which is the end of the session.
-    async fn read(self: Arc<Self>, mut driver: Box<Driver>) {
+    /// Meanwhile it writes what the router refuses by itself.
+    async fn read(self: Arc<Self>, mut driver: Box<Driver>, mut refused: mpsc::Receiver<Message>) {
+        let refuse = async {
+            while let Some(refusal) = refused.recv().await {
+                self.answer(&refusal).await;
+            }
+        };
         let cause = tokio::select! {
             () = self.relay(&mut driver) => driver.take_failure().map(|failure| failure.detail),
+            // The router, which is ours, could refuse more.
+            () = refuse => None,
             () = self.closed.cancelled() => None,
         };
         drop(driver);
@@ -200,17 +217,24 @@ impl Link {
     }
 
     async fn deliver(&self, message: Message) {
-        let Some(answer) = self.router.deliver(message).await else {
-            return;
-        };
-        let posting = self.posting(&answer, &HeaderMap::new(), Dispatched::default(), true);
+        if let Some(answer) = self.router.deliver(message).await {
+            self.answer(&answer).await;
+        }
+    }
+
+    /// Answers a request of the server that no client can be asked.
+    async fn answer(&self, answer: &Message) {
+        let posting = self.posting(answer, &HeaderMap::new(), Dispatched::default(), true);
         let posting = one_way::once(&self.shared, posting, Deadline::default());
         if !matches!(timeout(ANSWER_TIMEOUT, posting).await, Ok(Ok(_))) {
+            self.shared.counters.metrics.undelivered_messages.inc();
             debug!(server = %self.shared.name, "the server did not take the answer to its request");
         }
     }
 }
 
+/// Answers of ours that may wait to be written.
+const REFUSALS: usize = 256;
 /// How long the server may take to accept an answer of ours.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use shadowcat_mcp::build;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
-use shadowcat_mcp::message::{Kind, Message, RequestId};
+use shadowcat_mcp::message::{Kind, Message};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -38,7 +38,7 @@ pub(crate) struct Router(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     metrics: Arc<Metrics>,
-    cancel: Box<dyn Fn(Message) + Send + Sync>,
+    write: Box<dyn Fn(Message) + Send + Sync>,
     /// Deliver without waiting for room.
     hurry: CancellationToken,
 }
@@ -71,13 +71,15 @@ pub(crate) struct Begun {
 }
 
 impl Router {
-    /// A router without exchanges. `cancel` must write a `notifications/cancelled` without waiting;
-    /// it is called when one of [`Clients::Many`] abandons a request that was written (2026-07-28,
-    /// "Cancellation"). An abandoned request of [`Clients::One`] is merely no longer read.
+    /// A router without exchanges. `write` must write a message without waiting, and count one that
+    /// it cannot. It is called when a client abandons a request: with a `notifications/cancelled` if
+    /// it is one of [`Clients::Many`] and the request was written (2026-07-28, "Cancellation"); an
+    /// abandoned request of [`Clients::One`] is merely no longer read. And with the error for a
+    /// question of the server that was left unread and for which there is no other room.
     pub(crate) fn new(
         clients: Clients,
         metrics: Arc<Metrics>,
-        cancel: impl Fn(Message) + Send + Sync + 'static,
+        write: impl Fn(Message) + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(Inner {
             state: Mutex::new(State {
@@ -88,7 +90,7 @@ impl Router {
                 end: None,
             }),
             metrics,
-            cancel: Box::new(cancel),
+            write: Box::new(write),
             hurry: CancellationToken::new(),
         }))
     }
@@ -302,33 +304,34 @@ impl Router {
         if state.table.clients() == Clients::Many || table::names_a_request(&message) {
             return None;
         }
+        if let Kind::Request { id, .. } = message.kind() {
+            state.table.moved_to_standalone(id);
+        }
         self.wait_for_standalone(state, message)
     }
 
     /// Nobody waits for this exchange any more, or nobody shall. What was left unread is kept where it
     /// belongs before anything newer can be: the reader of the pipe waits for the lock meanwhile.
     fn abandon(&self, key: Key, left: Option<&Mailbox>) {
-        let (open, cancelled) = {
+        let (refusals, open, cancelled) = {
             let mut state = self.0.state.lock();
-            for message in left.map(Mailbox::close).unwrap_or_default() {
-                // A refusal of a question cannot be written from here: it has been counted.
-                let _ = self.keep_unnamed(&mut state, message);
-            }
-            let Some(open) = state.open.remove(&key) else {
-                return;
-            };
-            let id = state.table.end(key);
-            (open, id.filter(|_| state.table.clients() == Clients::Many))
+            let left = left.map(Mailbox::close).unwrap_or_default();
+            let refusals = left.into_iter();
+            let refusals = refusals.filter_map(|message| self.keep_unnamed(&mut state, message));
+            let refusals: Vec<_> = refusals.collect();
+            let open = state.open.remove(&key);
+            let id = open.as_ref().and_then(|_| state.table.end(key));
+            let cancelled = id.filter(|_| state.table.clients() == Clients::Many);
+            (refusals, open, cancelled)
         };
-        if let Some(id) = cancelled
+        for refusal in refusals {
+            (self.0.write)(refusal);
+        }
+        if let (Some(open), Some(id)) = (open, cancelled)
             && !open.mark.withdraw()
         {
-            self.cancel(&id);
+            (self.0.write)(build::cancelled(&id, "the client no longer waits"));
         }
-    }
-
-    fn cancel(&self, id: &RequestId) {
-        (self.0.cancel)(build::cancelled(id, "the client no longer waits"));
     }
 }
 

@@ -230,6 +230,15 @@ impl Table {
         Self::to(target, message)
     }
 
+    /// A request of the server was not read where it went: it waits for the standalone stream now,
+    /// and what takes it back must not come before it.
+    pub(super) fn moved_to_standalone(&mut self, id: &RequestId) {
+        let asked = self.asks.iter_mut().rev().find(|(ask, _)| ask == id);
+        if let Some((_, target)) = asked {
+            *target = Target::Standalone;
+        }
+    }
+
     /// The server takes a request of its own back: that follows the request.
     fn withdrawal(&mut self, message: Message) -> Route {
         let id = inspect::cancelled_id(&message);

@@ -87,9 +87,9 @@ impl Child {
             sent.inc_by(count);
         });
         let lines = writer.sender();
-        let (cancels, metrics) = (writer.sender(), Arc::clone(&shared.metrics));
-        let router = Router::new(clients, Arc::clone(&shared.metrics), move |cancel| {
-            if !cancels.try_send(cancel.as_line()) {
+        let (own, metrics) = (writer.sender(), Arc::clone(&shared.metrics));
+        let router = Router::new(clients, Arc::clone(&shared.metrics), move |message| {
+            if !own.try_send(message.as_line()) {
                 metrics.undelivered_messages.inc();
             }
         });

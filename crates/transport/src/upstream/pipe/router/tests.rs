@@ -1,5 +1,6 @@
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use shadowcat_mcp::message::RequestId;
 use shadowcat_mcp::method::Method;
 use tokio::time::{Instant, timeout};
 
@@ -32,14 +33,14 @@ fn ask(id: i64) -> Message {
     ))
 }
 
-/// A router, and what it wrote as cancels.
+/// A router, and what it wrote by itself.
 fn router(clients: Clients) -> (Router, Arc<Mutex<Vec<Message>>>) {
-    let cancels = Arc::<Mutex<Vec<Message>>>::default();
-    let written = Arc::clone(&cancels);
+    let written = Arc::<Mutex<Vec<Message>>>::default();
+    let writing = Arc::clone(&written);
     let router = Router::new(clients, Arc::default(), move |message| {
-        written.lock().push(message);
+        writing.lock().push(message);
     });
-    (router, cancels)
+    (router, written)
 }
 
 fn died() -> Fault {
@@ -103,6 +104,46 @@ async fn what_names_no_request_outlives_the_exchange_that_it_waited_in() {
     assert_eq!(next(&mut standalone).await, log(1));
     assert_eq!(next(&mut standalone).await, ask(7));
     assert!(timeout(NOW, standalone.next()).await.is_err());
+}
+
+/// The withdrawal must not overtake the question that it takes back.
+#[tokio::test(start_paused = true)]
+async fn the_withdrawal_of_a_question_that_was_moved_follows_it() {
+    let (router, _) = router(Clients::One);
+    let exchange = router.begin(&request(1)).unwrap();
+    router.deliver(ask(7)).await;
+    drop(exchange.incoming);
+    let mut other = router.begin(&request(2)).unwrap();
+    let withdrawal = build::cancelled(&RequestId::Integer(7), "no longer needed");
+    router.deliver(withdrawal.clone()).await;
+    let mut standalone = router.standalone();
+    assert_eq!(next(&mut standalone).await, ask(7));
+    assert_eq!(next(&mut standalone).await, withdrawal);
+    assert!(timeout(NOW, other.incoming.next()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_left_unread_that_finds_no_room_is_refused() {
+    let (router, written) = router(Clients::One);
+    let mut room = 0;
+    while router.deliver(ask(room)).await.is_none() {
+        room += 1;
+    }
+    let exchange = router.begin(&request(1)).unwrap();
+    for id in [10_007, 10_008] {
+        assert_eq!(router.deliver(ask(id)).await, None);
+    }
+    assert!(written.lock().is_empty());
+    drop(exchange.incoming);
+    let refused: Vec<_> = written.lock().iter().map(|m| m.id().cloned()).collect();
+    let ids = [10_007, 10_008].map(|id| Some(RequestId::Integer(id)));
+    assert_eq!(refused, ids);
+    assert!(
+        written
+            .lock()
+            .iter()
+            .all(|m| m.raw().windows(6).any(|w| w == b"-32603"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
