@@ -1,8 +1,8 @@
 //! `check`: what a server is, before anyone relies on it.
 //!
-//! It is asked as the proxy would ask it, on legs of the proxy's own upstream: `server/discover`
-//! for the modern era, `initialize` for the legacy one, each on a leg (a stdio server: a process)
-//! of its own, because a server may hold a connection to what it spoke first. What only the wire
+//! It is asked as the proxy would ask it, on legs of the proxy's own upstream: `initialize` for the
+//! legacy era, `server/discover` for the modern one, each on a leg (a stdio server: a process) of
+//! its own, because a server may hold a connection to what it spoke first. What only the wire
 //! shows (sessions, event ids) is [`examined`](shadowcat_transport::upstream::http::Examination).
 
 mod findings;
@@ -23,7 +23,7 @@ use shadowcat_transport::metrics::Metrics;
 use shadowcat_transport::upstream::http::{HttpUpstream, NetDial};
 use shadowcat_transport::upstream::stdio::Audience;
 use shadowcat_transport::upstream::{Leg, SendContext, Upstream, ask};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::cli::server::Server;
 use crate::cli::{self, Check};
@@ -33,8 +33,9 @@ use findings::{EraFindings, Findings, Transport};
 
 /// Pages of a list that are counted.
 const PAGES: usize = 20;
-/// A legacy stdio server may say nothing at all to `server/discover`.
-const DISCOVERY: Duration = Duration::from_secs(3);
+/// A server of one era may say nothing at all to the other's question: how long it may think, once
+/// it has had as long to start as it took before. A command that is downloaded first takes long.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// Probes the server and says what it is.
 ///
@@ -55,13 +56,7 @@ pub(crate) async fn run(check: Check) -> Result<(), Failure> {
         }
     };
     let name = upstream.name().to_owned();
-    let found = timeout(check.timeout, probe(&*upstream, http.as_deref())).await;
-    let found = found.unwrap_or_else(|_| {
-        let time = humantime::format_duration(check.timeout);
-        Err(format!(
-            "no answer to initialize within {time}; is this an MCP server? --timeout waits longer"
-        ))
-    });
+    let found = probe(&*upstream, http.as_deref(), check.timeout).await;
     let text = match (&found, check.json) {
         (Ok(findings), false) => report::text(&name, findings),
         (Err(_), false) => String::new(),
@@ -76,17 +71,40 @@ pub(crate) async fn run(check: Check) -> Result<(), Failure> {
     }
 }
 
-async fn probe(upstream: &dyn Upstream, http: Option<&HttpUpstream>) -> Result<Findings, String> {
-    upstream.probe().await?;
-    let modern = modern(upstream).await;
-    let legacy = legacy(upstream, http).await;
+/// Takes no longer than `time`, and what the processes that it started take to end.
+async fn probe(
+    upstream: &dyn Upstream,
+    http: Option<&HttpUpstream>,
+    time: Duration,
+) -> Result<Findings, String> {
+    let started = Instant::now();
+    let end = started + time;
+    let reached = timeout_at(end, upstream.probe()).await;
+    reached.unwrap_or_else(|_| Err(no_answer(time)))?;
+    let asked = Instant::now();
+    let patience = Patience {
+        answer: end - SILENCE.min(time / 2),
+        end,
+    };
+    let legacy = legacy(upstream, http, patience).await;
+    let legacy = legacy.unwrap_or_else(|| Err(no_answer(time)));
+    let patience = Patience {
+        answer: end.min(Instant::now() + asked.elapsed() + SILENCE),
+        end,
+    };
+    let modern = modern(upstream, patience).await;
     let (legacy, examination) = match legacy {
         Ok((findings, transport)) => {
             let examination = match (http, transport) {
-                (Some(http), Transport::StreamableHttp) => http.examine().await.ok(),
+                (Some(http), Transport::StreamableHttp) => {
+                    timeout_at(end, http.examine()).await.ok()
+                }
                 _ => None,
             };
-            (Some((findings, transport)), examination)
+            (
+                Some((findings, transport)),
+                examination.and_then(Result::ok),
+            )
         }
         Err(problem) if modern.is_none() => return Err(problem),
         Err(_) => (None, None),
@@ -104,42 +122,66 @@ async fn probe(upstream: &dyn Upstream, http: Option<&HttpUpstream>) -> Result<F
     })
 }
 
-/// What the server says as a modern one; `None` if it is none.
-async fn modern(upstream: &dyn Upstream) -> Option<EraFindings> {
+fn no_answer(time: Duration) -> String {
+    let time = humantime::format_duration(time);
+    format!("no answer to initialize within {time}; is this an MCP server? --timeout waits longer")
+}
+
+/// How long one era's questions may take.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// The answer to the first one must be here by then.
+    answer: Instant,
+    /// And everything else by then, as far as there is time.
+    end: Instant,
+}
+
+/// What the server says as a modern one; `None` if it is none, or says nothing.
+async fn modern(upstream: &dyn Upstream, patience: Patience) -> Option<EraFindings> {
     let leg = upstream.leg(Era::Modern);
-    let discovered = timeout(DISCOVERY, ask(&*leg, build::discover())).await;
-    let found = match discovered {
-        Ok(Ok(response)) => match DiscoverResult::read(&response) {
-            Some(result) => {
-                let list = |_| build::modern_request("shadowcat-list", &Method::ToolsList);
-                let tools = count_tools(&*leg, list).await;
-                Some(EraFindings::new(result.versions, body(&response), tools))
-            }
-            None => None,
-        },
-        _ => None,
+    let found = discover(&*leg, patience).await;
+    leg.close().await;
+    found
+}
+
+async fn discover(leg: &dyn Leg, patience: Patience) -> Option<EraFindings> {
+    let answer = timeout_at(patience.answer, ask(leg, build::discover())).await;
+    let response = answer.ok()?.ok()?;
+    let result = DiscoverResult::read(&response)?;
+    let list = |_| build::modern_request("shadowcat-list", &Method::ToolsList);
+    let tools = count_tools(leg, list, patience.end).await;
+    Some(EraFindings::new(result.versions, body(&response), tools))
+}
+
+/// What the server says as a legacy one; `None` if it says nothing.
+async fn legacy(
+    upstream: &dyn Upstream,
+    http: Option<&HttpUpstream>,
+    patience: Patience,
+) -> Option<Result<(EraFindings, Transport), String>> {
+    let leg = upstream.leg(Era::Legacy);
+    let initialize = build::initialize(ProtocolVersion::V2025_11_25);
+    let found = match timeout_at(patience.answer, ask(&*leg, initialize)).await {
+        Ok(Ok(response)) => {
+            let found = shake_hands(&*leg, &response, http.is_some(), patience.end);
+            Some(found.await)
+        }
+        Ok(Err(fault)) => Some(Err(explain(&fault))),
+        Err(_) => None,
     };
     leg.close().await;
     found
 }
 
-async fn legacy(
-    upstream: &dyn Upstream,
-    http: Option<&HttpUpstream>,
+/// Goes on from the answer to `initialize`.
+async fn shake_hands(
+    leg: &dyn Leg,
+    response: &Message,
+    http: bool,
+    end: Instant,
 ) -> Result<(EraFindings, Transport), String> {
-    let leg = upstream.leg(Era::Legacy);
-    let found = shake_hands(&*leg, http.is_some()).await;
-    leg.close().await;
-    found
-}
-
-async fn shake_hands(leg: &dyn Leg, http: bool) -> Result<(EraFindings, Transport), String> {
-    let initialize = build::initialize(ProtocolVersion::V2025_11_25);
-    let response = ask(leg, initialize)
-        .await
-        .map_err(|fault| explain(&fault))?;
-    let result = InitializeResult::read(&response).map_err(|error| {
-        let said = inspect::error_text(&response);
+    let result = InitializeResult::read(response).map_err(|error| {
+        let said = inspect::error_text(response);
         said.map_or_else(
             || error.to_string(),
             |said| format!("it refuses initialize: {said}"),
@@ -152,17 +194,19 @@ async fn shake_hands(leg: &dyn Leg, http: bool) -> Result<(EraFindings, Transpor
         )
     })?;
     leg.negotiated(version);
-    leg.send(build::initialized(), SendContext::default())
-        .await
-        .map_err(|fault| explain(&fault))?;
+    let initialized = leg.send(build::initialized(), SendContext::default());
+    match timeout_at(end, initialized).await {
+        Ok(sent) => sent.map_err(|fault| explain(&fault))?,
+        Err(_) => return Err("it does not take notifications/initialized".to_owned()),
+    }
     let list = |cursor: Option<Value>| {
         let params = cursor.map(|cursor| format!(r#"{{"cursor":{cursor}}}"#));
         build::request("shadowcat-list", &Method::ToolsList, params.as_deref())
     };
-    let body = body(&response);
+    let body = body(response);
     let tools = match body["capabilities"]["tools"] {
         Value::Null => None,
-        _ => count_tools(leg, list).await,
+        _ => count_tools(leg, list, end).await,
     };
     let transport = match (http, leg.has_response_heads()) {
         (false, _) => Transport::Stdio,
@@ -174,10 +218,15 @@ async fn shake_hands(leg: &dyn Leg, http: bool) -> Result<(EraFindings, Transpor
 }
 
 /// How many tools there are; a modern list is counted to the end of its first page.
-async fn count_tools(leg: &dyn Leg, list: impl Fn(Option<Value>) -> Message) -> Option<usize> {
+async fn count_tools(
+    leg: &dyn Leg,
+    list: impl Fn(Option<Value>) -> Message,
+    end: Instant,
+) -> Option<usize> {
     let (mut count, mut cursor) = (0, None);
     for _ in 0..PAGES {
-        let response = ask(leg, list(cursor)).await.ok()?;
+        let answer = timeout_at(end, ask(leg, list(cursor))).await;
+        let response = answer.ok()?.ok()?;
         let body = body(&response);
         count += body["tools"].as_array()?.len();
         cursor = Some(body["nextCursor"].clone()).filter(Value::is_string);
@@ -212,3 +261,6 @@ fn explain(fault: &Fault) -> String {
     };
     format!("{fault}{next}")
 }
+
+#[cfg(test)]
+mod tests;
