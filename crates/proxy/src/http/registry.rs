@@ -82,6 +82,8 @@ pub(super) struct Registry {
     sessions: RwLock<HashMap<String, Arc<ClientSession>>>,
     /// Handshakes that are not listed yet.
     pending: AtomicUsize,
+    /// The ends of sessions that are not listed any more.
+    ending: TaskTracker,
     next_key: AtomicU64,
     /// What the log had given up when it was last looked at.
     seen: Mutex<Usage>,
@@ -108,7 +110,8 @@ impl Drop for Pending {
         if let Some(client) = self.client.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(async move { client.end().await });
+            let end = async move { client.end().await };
+            self.registry.ending.spawn_on(end, &runtime);
         }
     }
 }
@@ -119,6 +122,7 @@ impl Registry {
             shared,
             sessions: RwLock::default(),
             pending: AtomicUsize::new(0),
+            ending: TaskTracker::new(),
             next_key: AtomicU64::new(1),
             seen: Mutex::default(),
         })
@@ -168,7 +172,9 @@ impl Registry {
         (same && !client.session.has_ended()).then_some(client)
     }
 
-    /// Takes a session off the list and ends it.
+    /// Takes a session off the list, and ends it in the background: its client need not wait for a
+    /// server that takes its time, nor does it have to keep the connection. With as many on their
+    /// way out as there may be sessions, it waits.
     pub(super) async fn end(&self, client: &Arc<ClientSession>) {
         {
             let (finding, _) = client.id.as_str().split_at(FINDING);
@@ -176,16 +182,20 @@ impl Registry {
             sessions.remove(finding);
             self.shared.metrics.sessions.set(sessions.len() as i64);
         }
-        client.end().await;
+        let client = Arc::clone(client);
+        let ending = self.ending.spawn(async move { client.end().await });
+        if self.ending.len() > self.shared.config.max_sessions {
+            let _ = ending.await;
+        }
     }
 
     /// Ends what is idle for longer than its time to live, and forgets what has ended by itself.
     pub(super) async fn sweep(&self) {
         let now = Instant::now();
         let gone = self.take_old(now);
-        let ending = gone.iter().map(|client| async move {
+        let ending = gone.iter().map(|client| {
             info!(parent: &client.session.span, "session expired");
-            client.end().await;
+            self.ending.track_future(client.end())
         });
         futures_util::future::join_all(ending).await;
         self.shared.log.expire(now.into_std()).await;
@@ -240,7 +250,7 @@ impl Registry {
         open.sum::<usize>() + self.pending.load(Ordering::SeqCst)
     }
 
-    /// Ends all sessions.
+    /// Ends all sessions, and waits for those that are being ended.
     pub(super) async fn end_all(&self) {
         let all: Vec<_> = self
             .sessions
@@ -249,6 +259,8 @@ impl Registry {
             .map(|(_, client)| client)
             .collect();
         futures_util::future::join_all(all.iter().map(|client| client.end())).await;
+        self.ending.close();
+        self.ending.wait().await;
         self.shared.metrics.sessions.set(0);
     }
 }

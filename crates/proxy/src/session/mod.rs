@@ -30,7 +30,7 @@ use shadowcat_store::{AppendError, Class, Delivery, EventId, EventLog, SessionKe
 use shadowcat_transport::metrics::Metrics;
 use shadowcat_transport::upstream::Upstream;
 use tokio::sync::{Notify, OnceCell};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
@@ -219,10 +219,16 @@ impl Session {
             .get_or_init(|| async {
                 let leg = self.link.read().leg();
                 // Over HTTP the end is a courtesy; a process has to be gone.
-                if self.shared.draining.is_cancelled() && leg.has_response_heads() {
-                    let _ = timeout(COURTESY, leg.close()).await;
-                } else {
-                    leg.close().await;
+                let enough = async {
+                    if !leg.has_response_heads() {
+                        std::future::pending().await
+                    }
+                    self.shared.draining.cancelled().await;
+                    sleep(COURTESY).await;
+                };
+                tokio::select! {
+                    () = leg.close() => {}
+                    () = enough => {}
                 }
             })
             .await;

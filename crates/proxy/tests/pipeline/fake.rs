@@ -31,6 +31,8 @@ pub struct Habits {
     pub capabilities: &'static str,
     /// Whether `initialize` and what follows it is left to the test.
     pub by_hand: bool,
+    /// How long the end of a leg takes.
+    pub close: Duration,
 }
 
 impl Default for Habits {
@@ -40,6 +42,7 @@ impl Default for Habits {
             versions: vec!["2025-11-25"],
             capabilities: r#"{"tools":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true}}"#,
             by_hand: false,
+            close: Duration::ZERO,
         }
     }
 }
@@ -271,7 +274,13 @@ impl Leg for FakeLeg {
 
     fn close(&self) -> BoxFuture<()> {
         self.server.note(self.number, "close");
-        Box::pin(async {})
+        let (server, leg) = (Arc::clone(&self.server), self.number);
+        Box::pin(async move {
+            if !server.habits.close.is_zero() {
+                tokio::time::sleep(server.habits.close).await;
+            }
+            server.note(leg, "closed");
+        })
     }
 }
 

@@ -261,6 +261,53 @@ async fn the_end_of_a_session_answers_what_is_open() {
     assert_eq!((proxy.log.usage().bytes, proxy.log.usage().streams), (0, 0));
 }
 
+/// A process may take seconds to end; its client has said that it is done.
+#[tokio::test(start_paused = true)]
+async fn a_deleted_session_is_gone_at_once_whatever_its_server_does() {
+    for pipe in [true, false] {
+        let habits = Habits {
+            pipe,
+            close: Duration::from_secs(4),
+            ..Habits::default()
+        };
+        let config = Config {
+            max_sessions: 1,
+            ..Config::default()
+        };
+        let proxy = Proxy::new(habits, config);
+        let client = proxy.initialized().await;
+        let started = Instant::now();
+        assert!(matches!(client.delete().await, Answer::Ended));
+        assert!(started.elapsed() < Duration::from_millis(100));
+        assert_eq!(client.post(CALL).await.status(), 404);
+        let next = proxy.initialized().await;
+        assert_eq!(proxy.server.count("0 closed"), 0);
+        // A second one in the same 4 s has to wait: there are no more of them than sessions.
+        assert!(matches!(next.delete().await, Answer::Ended));
+        assert!(started.elapsed() >= Duration::from_secs(4));
+        assert_eq!(proxy.server.count("1 closed"), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_the_end_of_a_deleted_session() {
+    for (pipe, most) in [(true, 4), (false, 1)] {
+        let habits = Habits {
+            pipe,
+            close: Duration::from_secs(4),
+            ..Habits::default()
+        };
+        let proxy = Proxy::new(habits, Config::default());
+        let client = proxy.initialized().await;
+        let started = Instant::now();
+        client.delete().await;
+        proxy.gateway.drain(Duration::from_secs(10)).await;
+        assert_eq!(started.elapsed().as_secs(), most, "pipe: {pipe}");
+        let closed = proxy.server.count("0 closed");
+        assert_eq!(closed, usize::from(pipe), "over HTTP it is a courtesy");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_drain_waits_for_what_is_open_and_then_answers_it() {
     for patient in [true, false] {

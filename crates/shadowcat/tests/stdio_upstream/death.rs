@@ -129,7 +129,7 @@ fn every_session_has_a_process_of_its_own_until_it_is_deleted() {
     for ended in 0..3 {
         assert!(pids[ended..].iter().all(|pid| runs(*pid)));
         assert_eq!(sessions[ended].delete().status, 204);
-        assert!(!runs(pids[ended]), "it is gone when the client hears so");
+        eventually("its process is gone", || !runs(pids[ended]));
     }
     proxy.signal(Signal::TERM);
     assert!(proxy.wait().success());

@@ -28,12 +28,9 @@ fn a_start_waits_for_a_process_that_is_ending() {
     let options = ["--max-children", "1", "--env", "SLOW=1", "--env", &variable];
     let (_proxy, http) = Proxy::reverse(&options, &["sh", "-c", SERVER]);
     let first = http.session();
-    std::thread::scope(|scope| {
-        let deleting = scope.spawn(|| first.delete());
-        eventually("it is ending", || mark.is_made());
-        http.session();
-        assert_eq!(deleting.join().unwrap().status, 204);
-    });
+    assert_eq!(first.delete().status, 204);
+    eventually("it is ending", || mark.is_made());
+    http.session();
 }
 
 #[test]
