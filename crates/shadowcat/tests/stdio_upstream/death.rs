@@ -35,7 +35,7 @@ fn a_crash_answers_every_waiting_request_and_the_next_one_finds_a_new_process() 
 }
 
 /// What a local user is told of a server that says "no database at s3cret-place" and exits.
-const TOLD: &str = "exit status: 4; it last said: no database at ***";
+const TOLD: &str = "exit status: 4; it said: no database at ***";
 const COMPLAINS: [&str; 2] = ["--env", "PLACE=s3cret-place"];
 
 #[test]

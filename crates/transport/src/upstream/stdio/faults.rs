@@ -36,8 +36,8 @@ impl Death {
         }
     }
 
-    /// What everything gets that waited for the process. `last_line`: what it said before, for those
-    /// who may know.
+    /// What everything gets that waited for the process. `last_line`: what it said about that, for
+    /// those who may know.
     pub(super) fn fault(&self, server: &str, last_line: Option<&str>) -> Fault {
         let kind = match self {
             Self::NotRun(_) => FaultKind::ChildNotStarted,
@@ -51,7 +51,7 @@ impl Death {
             Self::InputClosed => "closed its stdin".to_owned(),
             Self::Lost(error) => format!("was lost: {error}"),
         };
-        let said = last_line.map_or(String::new(), |line| format!("; it last said: {line}"));
+        let said = last_line.map_or(String::new(), |line| format!("; it said: {line}"));
         upstream(
             kind,
             format!("the server's process ({server}) {what}{said}"),

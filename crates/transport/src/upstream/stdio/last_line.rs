@@ -1,10 +1,15 @@
-//! What a process said last on its stderr, for the log line and the error that tell of its death.
+//! What a process said on its stderr before it died, for the log line and the error that tell of
+//! its death.
 //!
-//! An exit status alone says little; the line before it, as a rule, says all. It is short, and what
-//! is known to be a secret is masked: the values of the variables that the process was given, and
-//! bearer tokens. Much that is none of a stranger's business is not known:
-//! [`Audience`](super::Audience) says whether clients get the line.
+//! An exit status alone says little; the line before it, as a rule, says all. Where more lines come
+//! at once the last is often the least of them, a stack frame or the path of a log file: then it is
+//! the last that sounds like a reason. The line is short, and what is known to be a secret is
+//! masked: the values of the variables that the process was given, and bearer tokens. Much that is
+//! none of a stranger's business is not known: [`Audience`](super::Audience) says whether clients
+//! get the line.
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,15 +19,37 @@ use tokio::time::Instant;
 const MOST: usize = 200;
 /// A line of this age has nothing to do with the death.
 const RECENT: Duration = Duration::from_secs(10);
+/// Lines that are looked at, and within what time the last of them were said.
+const LINES: usize = 16;
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// What a reason sounds like, in small letters.
+const REASONS: [&str; 16] = [
+    "error:",
+    "exception:",
+    "fatal:",
+    "cannot",
+    "can't",
+    "could not",
+    "couldn't",
+    "unable to",
+    "no such",
+    "not found",
+    "failed",
+    "denied",
+    "refused",
+    "invalid",
+    "missing",
+    "required",
+];
 /// Values shorter than this are no secrets, but parts of ordinary words.
 const SHORTEST_SECRET: usize = 6;
 const MASK: &str = "***";
 
-/// The last line of one process.
+/// The last lines of one process.
 #[derive(Debug)]
 pub(super) struct LastLine {
     secrets: Vec<String>,
-    line: Mutex<Option<(String, Instant)>>,
+    lines: Mutex<VecDeque<(String, Instant)>>,
 }
 
 impl LastLine {
@@ -32,30 +59,39 @@ impl LastLine {
         let secrets = values.filter(|value| value.len() >= SHORTEST_SECRET);
         Self {
             secrets: secrets.cloned().collect(),
-            line: Mutex::default(),
+            lines: Mutex::default(),
         }
     }
 
     /// Keeps a line; one without a word says nothing.
     pub(super) fn said(&self, line: &str) {
         if line.chars().any(char::is_alphanumeric) {
-            *self.line.lock() = Some((self.masked(line), Instant::now()));
+            let mut lines = self.lines.lock();
+            if lines.len() == LINES {
+                lines.pop_front();
+            }
+            lines.push_back((self.masked(line), Instant::now()));
         }
     }
 
-    /// The line, if it was said just now.
+    /// The line that says most, if it was said just now.
     pub(super) fn recent(&self) -> Option<String> {
-        let line = self.line.lock();
-        let recent = line.as_ref().filter(|(_, at)| at.elapsed() < RECENT);
-        recent.map(|(line, _)| line.clone())
+        let lines = self.lines.lock();
+        let (last, said) = lines.back()?;
+        if said.elapsed() >= RECENT {
+            return None;
+        }
+        let at_once = lines
+            .iter()
+            .rev()
+            .take_while(|(_, at)| *said - *at < AT_ONCE);
+        let reason = at_once.map(|(line, _)| line).find(|line| is_reason(line));
+        Some(reason.unwrap_or(last).clone())
     }
 
     fn masked(&self, line: &str) -> String {
-        let mut line = line.to_owned();
-        for secret in &self.secrets {
-            line = line.replace(secret, MASK);
-        }
-        let line = without_bearer(&line);
+        let line = without_bearer(&without(&self.secrets, line));
+        let line = line.replace('\t', " ");
         let line: String = line.chars().filter(|c| !c.is_control()).collect();
         let line = line.trim();
         match line.char_indices().find(|(at, c)| at + c.len_utf8() > MOST) {
@@ -65,17 +101,45 @@ impl LastLine {
     }
 }
 
+fn is_reason(line: &str) -> bool {
+    let line = line.to_lowercase();
+    REASONS.iter().any(|reason| line.contains(reason))
+}
+
+/// A line with each stretch masked that is made of secrets, which may overlap.
+fn without(secrets: &[String], line: &str) -> String {
+    let found = secrets.iter().flat_map(|secret| line.match_indices(secret));
+    let mut found: Vec<Range<usize>> = found.map(|(at, secret)| at..at + secret.len()).collect();
+    found.sort_unstable_by_key(|range| range.start);
+    let (mut masked, mut end) = (String::new(), 0);
+    for range in found {
+        if range.start >= end {
+            masked.push_str(&line[end..range.start]);
+            masked.push_str(MASK);
+        }
+        end = end.max(range.end);
+    }
+    masked.push_str(&line[end..]);
+    masked
+}
+
 /// A line with the word after each "Bearer" masked.
 fn without_bearer(line: &str) -> String {
-    let mut words = line.split(' ');
-    let mut all = Vec::new();
-    while let Some(word) = words.next() {
-        all.push(word);
-        if word.to_ascii_lowercase().ends_with("bearer") && words.next().is_some() {
-            all.push(MASK);
+    let mut masked = String::new();
+    let mut token = false;
+    for piece in line.split_inclusive(char::is_whitespace) {
+        let word = piece.trim_end();
+        if word.is_empty() || !token {
+            masked.push_str(piece);
+        } else {
+            masked.push_str(MASK);
+            masked.push_str(&piece[word.len()..]);
+        }
+        if !word.is_empty() {
+            token = word.to_ascii_lowercase().ends_with("bearer");
         }
     }
-    all.join(" ")
+    masked
 }
 
 #[cfg(test)]
@@ -101,6 +165,74 @@ mod tests {
         last.said("401 for s3cret: Authorization: Bearer abcdef is 1 day old");
         let line = last.recent().unwrap();
         assert_eq!(line, "401 for ***: Authorization: Bearer *** is 1 day old");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn secrets_within_and_across_each_other_are_masked_whole() {
+        let given = |value: &str| ("NAME".to_owned(), value.to_owned());
+        for secrets in [
+            ["secret", "secret-and-more", "and-more-yet"],
+            ["and-more-yet", "secret-and-more", "secret"],
+        ] {
+            let last = LastLine::new(&secrets.map(given));
+            last.said("got secret, secret-and-more-yet, secretand-more-yet.");
+            assert_eq!(last.recent().unwrap(), "got ***, ***, ******.");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bearer_token_is_masked_however_it_is_set_off() {
+        let last = LastLine::new(&[]);
+        last.said("Authorization: Bearer  one\tbearer\ttwo Bearer");
+        assert_eq!(
+            last.recent().unwrap(),
+            "Authorization: Bearer  *** bearer *** Bearer"
+        );
+    }
+
+    async fn told(text: &str) -> String {
+        let last = LastLine::new(&[]);
+        text.lines().for_each(|line| last.said(line));
+        last.recent().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_lines_the_one_that_says_why_is_told() {
+        let npm = "npm error code E404\n\
+            npm error 404 Not Found - GET https://registry.npmjs.org/@scope%2fname\n\
+            npm error 404\n\
+            npm error 404  The requested resource '@scope/name@*' could not be found or you do not have permission to access it.\n\
+            npm error 404\n\
+            npm error 404 Note that you can also install from a\n\
+            npm error 404 tarball, folder, http url, or git url.\n\
+            npm error A complete log of this run can be found in: /home/me/.npm/_logs/debug-0.log";
+        assert!(told(npm).await.contains("could not be found"));
+        let node = "node:internal/modules/cjs/loader:1210\n  throw err;\n  ^\n\n\
+            Error: Cannot find module '/srv/index.js'\n\
+            \x20   at Module._resolveFilename (node:internal/modules/cjs/loader:1207:15)\n\
+            \x20   at node:internal/main/run_main_module:28:49 {\n\
+            \x20 code: 'MODULE_NOT_FOUND',\n  requireStack: []\n}\n\nNode.js v20.20.2";
+        assert_eq!(
+            told(node).await,
+            "Error: Cannot find module '/srv/index.js'"
+        );
+        let python = "Traceback (most recent call last):\n  File \"s.py\", line 1, in <module>\n\
+            KeyError: 'DATABASE'";
+        assert_eq!(told(python).await, "KeyError: 'DATABASE'");
+        assert_eq!(told("starting\nno database").await, "no database");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_said_earlier_is_no_reason() {
+        let last = LastLine::new(&[]);
+        last.said("the cache could not be read");
+        tokio::time::advance(AT_ONCE).await;
+        last.said("listening");
+        assert_eq!(last.recent().unwrap(), "listening");
+        for _ in 0..LINES {
+            last.said("x");
+        }
+        assert_eq!(last.lines.lock().len(), LINES);
     }
 
     #[tokio::test(start_paused = true)]
