@@ -74,12 +74,15 @@ fn whoever_reaches_us_is_told_how_the_server_ended_and_the_log_what_it_said() {
 
 #[test]
 fn a_crash_is_noticed_while_a_descendant_holds_the_pipe_and_ends_the_descendant() {
-    let (mut proxy, http) = Proxy::reverse(&[], &["sh", "-c", SERVER]);
+    let local = ["forward", "--listen", "127.0.0.1:0"];
+    let (mut proxy, http) = Proxy::listening(&local, &[], &["sh", "-c", SERVER]);
     let session = http.session();
     let asked = Instant::now();
     let body = session.call(2, "x/die").body;
     assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
     assert!(body.contains("signal: 9"), "{body}");
+    // What it wrote before is read, though its stderr has no end.
+    assert!(body.contains("it said: left "), "{body}");
     let left = proxy.until("sh: left ");
     let left: i32 = left.split("left ").nth(1).unwrap().parse().unwrap();
     eventually("the descendant ends", || !runs(left));

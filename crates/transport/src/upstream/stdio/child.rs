@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 use super::faults::{self, Death};
 use super::group::{Ask, Group};
 use super::last_line::LastLine;
-use super::output;
+use super::output::{self, Emptied};
 use super::spawn::spawn;
 use super::{Audience, Shared};
 use crate::lines::{self, LineSender, LineWriter};
@@ -34,9 +34,9 @@ use crate::upstream::{Incoming, Reply, RequestContext};
 
 /// How long a process that closed a pipe may take to exit, so that the error can say how.
 const LAST_WORDS: Duration = Duration::from_millis(400);
-/// How long what is left in the pipe of a dead process may take. A descendant may hold it open.
+/// How long what is left in the pipe of a dead process may take to be read.
 const REST: Duration = Duration::from_millis(250);
-/// How long the last line on a dead process's stderr may take. A descendant may hold that open, too.
+/// How long the last line on a dead process's stderr may take to be read.
 const LAST_LINE: Duration = Duration::from_millis(100);
 /// How long a process that is to end may take nothing of what still waits for it.
 const FINISH_PATIENCE: Duration = Duration::from_millis(500);
@@ -106,6 +106,8 @@ impl Child {
             productive: Arc::default(),
             complaint: Arc::default(),
             last_line: Arc::new(LastLine::new(&shared.config.environment)),
+            stdout_emptied: Emptied::default(),
+            stderr_emptied: Emptied::default(),
             started: Instant::now(),
             shared,
             _gone: gone.clone().drop_guard(),
@@ -211,6 +213,8 @@ struct Life {
     complaint: Arc<Mutex<Option<String>>>,
     /// What it said last.
     last_line: Arc<LastLine>,
+    stdout_emptied: Emptied,
+    stderr_emptied: Emptied,
     started: Instant,
     /// Until it exits.
     running: Option<Running>,
@@ -229,12 +233,14 @@ impl Life {
             self.router.clone(),
             self.answers.clone(),
             Arc::clone(&self.productive),
+            self.stdout_emptied.clone(),
         )));
         let mut relaying = AbortOnDropHandle::new(tokio::spawn(output::relay(
             stderr,
             Arc::clone(&self.shared),
             Arc::clone(&self.complaint),
             Arc::clone(&self.last_line),
+            self.stderr_emptied.clone(),
         )));
         match self.death(&mut reading, &mut relaying).await {
             Some(death) => self.died(&death),
@@ -282,9 +288,7 @@ impl Life {
             }
         };
         self.running = None;
-        if !reading.is_finished() {
-            let _ = timeout(REST, reading).await;
-        }
+        output::rest(reading, &self.stdout_emptied, REST).await;
         Some(match status {
             Ok(status) => self.exited(status, relaying).await,
             Err(error) => Death::Lost(error),
@@ -296,9 +300,7 @@ impl Life {
         let code = status.code();
         let launcher = code.is_some_and(|code| LAUNCHER_STATUSES.contains(&code));
         let patience = if launcher { REST } else { LAST_LINE };
-        if !relaying.is_finished() {
-            let _ = timeout(patience, relaying).await;
-        }
+        output::rest(relaying, &self.stderr_emptied, patience).await;
         match self.complaint.lock().take() {
             Some(why) if launcher => Death::NotRun(why),
             _ => Death::Exited(status),
