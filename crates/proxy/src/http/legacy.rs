@@ -72,13 +72,16 @@ impl HttpGateway {
             Some(cursor) if cursor.stream != StreamNumber::STANDALONE => {
                 events::replay(client, cursor).await
             }
-            cursor => events::standalone(client, cursor).await,
+            cursor => events::standalone(client, cursor).await.map(Some),
         };
         match events {
-            Ok(events) => HttpReply::Events {
+            Ok(Some(events)) => HttpReply::Events {
                 headers: HeaderMap::new(),
                 events,
             },
+            // A stream without events would be asked for again; 204 says that there is no more
+            // (WHATWG HTML, server-sent events, "Processing model").
+            Ok(None) => HttpReply::Ended,
             Err(_) => HttpReply::Rejected(Rejection::UnknownEventId),
         }
     }

@@ -74,7 +74,7 @@ async fn a_replay_begins_after_its_cursor_and_can_be_repeated() {
     feeder.respond("{}").await;
     assert_eq!(reading.await.unwrap().len(), 4);
     for _ in 0..2 {
-        for (cursor, left) in [("1-0", 4), ("1-2", 2), ("1-4", 0)] {
+        for (cursor, left) in [("1-0", 4), ("1-2", 2)] {
             let events = client.get(Some(cursor)).await.stream();
             let ids: Vec<_> = events
                 .rest_with_ids()
@@ -83,8 +83,11 @@ async fn a_replay_begins_after_its_cursor_and_can_be_repeated() {
                 .map(|(id, _)| id)
                 .collect();
             assert_eq!(ids.len(), left);
-            assert!(ids.first().is_none_or(|id| id.as_str() > cursor));
+            assert!(ids.first().is_some_and(|id| id.as_str() > cursor));
         }
+        // Some clients come back even after the response; a stream without anything in it would
+        // make them come again.
+        assert!(matches!(client.get(Some("1-4")).await, Answer::Ended));
     }
     for unknown in ["1-5", "2-0", "9", "x-y", ""] {
         assert_eq!(client.get(Some(unknown)).await.status(), 400, "{unknown}");

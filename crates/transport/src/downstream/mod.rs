@@ -39,7 +39,8 @@ pub type EventBytes = Pin<Box<dyn Stream<Item = Bytes> + Send + 'static>>;
 pub enum HttpReply {
     /// 202 without a body.
     Accepted,
-    /// 200 or 204 without a body (DELETE).
+    /// 204 without a body: the session has ended (DELETE), or the stream is finished and nothing is
+    /// left of it (GET).
     Ended,
     /// One body with its status (`application/json`, or as `headers` say).
     Body {

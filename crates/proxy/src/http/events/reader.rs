@@ -14,18 +14,23 @@ use super::keep_alive::{COMMENT, KeepAlive};
 use super::{CHUNK, opening, write};
 use crate::session::Busy;
 
-/// The stream of an exchange after `cursor`.
+/// The stream of an exchange after `cursor`; `None` if it is finished and nothing is left of it.
 ///
 /// # Errors
 /// When the cursor is unknown; who carries the stream stays in charge then.
 pub(in super::super) async fn replay(
     client: Arc<ClientSession>,
     cursor: EventId,
-) -> Result<EventBytes, ReadError> {
+) -> Result<Option<EventBytes>, ReadError> {
     // Before the log is read: a stream that ends in between is one of which the log has the end.
     let state = client.stream(cursor.stream);
     let page = read(&client, cursor).await?;
-    client.session.shared.metrics.resumed_by_clients.inc();
+    let metrics = &client.session.shared.metrics;
+    if page.records.is_empty() && (page.finished || state.is_none()) {
+        metrics.replay_missed.inc_by(page.missed);
+        return Ok(None);
+    }
+    metrics.resumed_by_clients.inc();
     let place = match state {
         Some(state) => Place::Exchange {
             carrier: client.take_over(&state),
@@ -33,7 +38,8 @@ pub(in super::super) async fn replay(
         },
         None => Place::Finished,
     };
-    Ok(Reader::new(client, place, cursor, Some(page)).start().await)
+    let reader = Reader::new(client, place, cursor, Some(page));
+    Ok(Some(reader.start().await))
 }
 
 /// The standalone stream, from `cursor` or from where the last reader left.
