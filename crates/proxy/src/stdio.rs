@@ -12,6 +12,7 @@ use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use shadowcat_mcp::classify;
 use shadowcat_mcp::fault::Rejection;
+use shadowcat_mcp::inspect;
 use shadowcat_mcp::message::{Kind, Message, Payload, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::{Era, ProtocolVersion};
@@ -48,6 +49,8 @@ struct Connection {
     modern: Option<Arc<Session>>,
     /// Sessions so far.
     sessions: u64,
+    /// Why the last handshake failed.
+    failed: Option<String>,
 }
 
 impl Connection {
@@ -105,6 +108,9 @@ impl StdioGateway {
         let key = SessionKey(connection.sessions);
         let session = Session::new(Arc::clone(&self.shared), key, era);
         session.standalone.use_pipe(Arc::clone(&self.sink));
+        if let Some(why) = &connection.failed {
+            session.say_handshake_failed(why.clone());
+        }
         *connection.slot(era) = Some(Arc::clone(&session));
         drop(connection);
         let (gateway, watched) = (Arc::downgrade(self), Arc::clone(&session));
@@ -264,6 +270,7 @@ impl StdioGateway {
             Era::Legacy if request.method() == Some(&Method::Initialize) => {
                 let explained = mismatch::explain_to_legacy(session, request, response).await;
                 if session.negotiated().is_none() {
+                    self.connection.lock().failed = inspect::error_text(&explained);
                     // The client may try again.
                     self.discard(Era::Legacy, Some(session));
                 }

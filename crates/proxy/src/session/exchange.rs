@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::{HeaderMap, StatusCode};
-use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Rejection, Side, status_of_answer};
+use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side, status_of_answer};
 use shadowcat_mcp::inspect::{self, ProgressToken};
 use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::method::Method;
@@ -219,10 +219,7 @@ impl Exchange {
             Ok(Ok(up)) => up,
         };
         let session = Arc::clone(&self.bounds.session);
-        if session.is_before_handshake(&self.method) {
-            let rejection = Rejection::InvalidRequest(
-                "the session has no version yet; send initialize first".to_owned(),
-            );
+        if let Some(rejection) = session.before_handshake(&self.method) {
             let message = rejection.to_response(Some(&self.id));
             return self.give_error(rejection.status(), HeaderMap::new(), message);
         }
@@ -430,7 +427,7 @@ impl Exchange {
     }
 
     fn fail(&mut self, fault: &Fault) -> Step {
-        debug!(%fault, "the request failed");
+        Session::log_failure(&self.method, fault);
         let mut fault = fault.clone();
         if self.in_doubt {
             fault.executed = Executed::Unknown;
@@ -442,6 +439,7 @@ impl Exchange {
 
     fn give_error(&mut self, status: StatusCode, headers: HeaderMap, message: Message) -> Step {
         self.outcome = Outcome::Fault;
+        self.bounds.session.note_failure(&self.method, &message);
         self.finish();
         Step::Give(Outgoing::Response {
             status,

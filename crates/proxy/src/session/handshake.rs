@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use shadowcat_mcp::build;
+use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Rejection, Side};
 use shadowcat_mcp::handshake::{InitializeResult, Offer};
 use shadowcat_mcp::headers::detached;
 use shadowcat_mcp::inspect;
@@ -19,7 +20,7 @@ use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::{Era, ProtocolVersion, VersionError};
 use shadowcat_transport::metrics::Reason;
 use shadowcat_transport::request_span::in_request;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::Session;
 
@@ -36,6 +37,8 @@ pub(super) struct Handshake {
     headers: HeaderMap,
     pub(super) initialized: Option<Message>,
     pub(super) result: Option<InitializeResult>,
+    /// Why the last one failed, before there was one that did not.
+    failed: Option<String>,
     log_level: Option<Message>,
     pub(super) subscriptions: BTreeMap<String, Message>,
     repeatable_tools: HashSet<String>,
@@ -132,11 +135,52 @@ impl Session {
         }
     }
 
-    /// Whether a request came before the handshake that has to precede it.
-    pub(super) fn is_before_handshake(&self, method: &Method) -> bool {
-        self.era == Era::Legacy
+    /// What is wrong with a request that comes before the handshake that has to precede it.
+    pub(super) fn before_handshake(&self, method: &Method) -> Option<Rejection> {
+        let early = self.era == Era::Legacy
             && !matches!(method, Method::Initialize | Method::Ping)
-            && self.negotiated().is_none()
+            && self.negotiated().is_none();
+        early.then(|| {
+            let text = match &self.handshake.lock().failed {
+                Some(why) => format!("initialize failed ({why}); send it again"),
+                None => "the session has no version yet; send initialize first".to_owned(),
+            };
+            Rejection::InvalidRequest(text)
+        })
+    }
+
+    /// An error that the client gets: if it is the answer to `initialize`, it is the last that
+    /// anybody hears of the server.
+    pub(super) fn note_failure(&self, method: &Method, error: &Message) {
+        if *method != Method::Initialize || self.has_ended() {
+            return;
+        }
+        let why =
+            inspect::error_text(error).unwrap_or_else(|| "an error without a text".to_owned());
+        let fault = Fault::new(Side::Shadowcat, FaultKind::SessionEnded, Executed::No);
+        let _ = self
+            .epitaph
+            .set(fault.because(format!("initialize failed: {why}")));
+        self.say_handshake_failed(why);
+    }
+
+    /// A request of the client's has failed. Only of a failed handshake is this all that is heard; and
+    /// of a server that cannot be reached, or whose process ended, the log has been told.
+    pub(super) fn log_failure(method: &Method, fault: &Fault) {
+        let told = matches!(
+            fault.kind,
+            FaultKind::Connect | FaultKind::ChildExited | FaultKind::SessionEnded
+        );
+        if *method == Method::Initialize && !told {
+            warn!(%fault, "initialize failed");
+        } else {
+            debug!(%fault, "the request failed");
+        }
+    }
+
+    /// From now on a request before the handshake hears why the last one failed.
+    pub(crate) fn say_handshake_failed(&self, why: String) {
+        self.handshake.lock().failed = Some(why);
     }
 
     /// Looks at a response on its way to the client, remembers what continuity needs, and puts an
@@ -148,6 +192,11 @@ impl Session {
         response: Message,
     ) -> Message {
         if !matches!(response.kind(), Kind::Response { .. }) {
+            if *method == Method::Initialize {
+                let error = inspect::error_text(&response);
+                in_request(|| warn!(error, "the server refused initialize"));
+            }
+            self.note_failure(method, &response);
             return response;
         }
         let mut handshake = self.handshake.lock();

@@ -55,6 +55,9 @@ async fn every_line_names_its_session_and_request_at_any_level() {
     proxy.server.request().await.json("{}");
     posting.await.unwrap();
     client.delete().await;
+    let refused = fault(FaultKind::Status, Executed::Unknown).because("nobody here");
+    proxy.server.broken.lock().insert(2, refused);
+    proxy.client().initialize("2025-11-25").await;
     let text = String::from_utf8(captured.0.lock().clone()).unwrap();
     // Other tests' lines stand between these.
     let has = |parts: [&str; 2]| {
@@ -68,6 +71,11 @@ async fn every_line_names_its_session_and_request_at_any_level() {
     let lost = "session{id=1}:request{id=7771 method=tools/list}";
     has(["the upstream session is lost", lost]);
     has(["upstream session restored", "session{id=1}"]);
+    let begun = "WARN session{id=2}:request{id=0 method=initialize}";
+    has([
+        begun,
+        "initialize failed fault=upstream: status: nobody here",
+    ]);
     let secret = client.headers["mcp-session-id"].to_str().unwrap();
     assert!(!text.contains(secret), "the session id is a secret");
 }

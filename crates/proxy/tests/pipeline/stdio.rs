@@ -279,6 +279,34 @@ async fn a_drain_finishes_or_answers_what_is_open() {
     }
 }
 
+/// Whether the request waits for the handshake already or comes after it.
+#[tokio::test(start_paused = true)]
+async fn after_a_failed_handshake_requests_hear_why_until_one_succeeds() {
+    for waiting in [true, false] {
+        let mut stdio = Stdio::new(Habits::default(), Config::default());
+        let refused = fault(FaultKind::Status, Executed::Unknown).because("404, wrong path?");
+        stdio.server.broken.lock().insert(0, refused);
+        stdio.send(INITIALIZE).await;
+        if waiting {
+            stdio.send(CALL).await;
+        }
+        let mut lines = vec![stdio.line().await];
+        if !waiting {
+            stdio.send(CALL).await;
+        }
+        lines.push(stdio.line().await);
+        lines.sort();
+        assert!(lines[0].contains(r#""id":0"#) && lines[0].contains("404, wrong path?"));
+        assert!(lines[1].contains("initialize failed"), "{lines:?}");
+        assert!(lines[1].contains("404, wrong path?"), "{lines:?}");
+        stdio.send(INITIALIZE).await;
+        assert!(stdio.line().await.contains("protocolVersion"));
+        stdio.send(CALL).await;
+        stdio.server.request().await.json("{}");
+        assert!(stdio.line().await.contains("result"));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn batches_belong_to_one_version() {
     let habits = Habits {

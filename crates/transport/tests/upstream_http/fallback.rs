@@ -117,6 +117,17 @@ async fn a_server_without_the_stream_keeps_its_refusal() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_nobody_is_found_the_path_is_asked_about() {
+    for (code, hint) in [(404, true), (405, true), (400, false), (500, false)] {
+        let server = Server::new(move |_, _| status(code));
+        let fault = request(&fresh(&server), initialize()).await.unwrap_err();
+        let detail = &fault.detail;
+        assert!(detail.contains(&code.to_string()), "{detail}");
+        assert_eq!(detail.contains("/mcp or /sse"), hint, "{detail}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_cannot_be_had_now_says_why() {
     let streams: [(fn() -> Answer, FaultKind); 4] = [
         (|| status(503), FaultKind::Status),

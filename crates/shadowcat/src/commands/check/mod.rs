@@ -250,7 +250,6 @@ fn explain(fault: &Fault) -> String {
         }
         FaultKind::Connect => "; is it running, and are host and port right?",
         FaultKind::Tls => "; is its certificate one that this machine trusts?",
-        FaultKind::Status => "; is the path right? Servers are often at /mcp or /sse",
         FaultKind::ContentType | FaultKind::BadResponse => {
             "; something answers here that does not speak MCP"
         }

@@ -154,7 +154,7 @@ impl Auto {
             }
             Err(NotOpened::NotOffered(why)) => {
                 debug!(server = %shared.name, why, "no HTTP+SSE either");
-                Err(refused.fault)
+                Err(with_hint(refused))
             }
             Err(NotOpened::Challenge(reply)) => Ok(*reply),
             Err(NotOpened::Failed(fault)) => Err(fault),
@@ -172,6 +172,20 @@ impl Auto {
             .get_or_init(new)
             .request(message, context)
             .await
+    }
+}
+
+/// Where nobody is found at all, the URL's path may be wrong.
+fn with_hint(refused: Refused) -> Fault {
+    let fault = refused.fault;
+    match (refused.status, &fault.relayed) {
+        (Some(StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED), None) => {
+            let said = &fault.detail;
+            let hint =
+                format!("{said}; is the URL's path right? Servers are often at /mcp or /sse");
+            fault.because(hint)
+        }
+        _ => fault,
     }
 }
 
