@@ -32,11 +32,6 @@ pub(super) fn judge(plan: &Plan, facts: &Facts, found: &mut Vec<String>) {
     }
     for (key, call) in &facts.calls {
         for pair in call.posts.windows(2) {
-            // Where the stream is the session, the request goes into the next one as a new one.
-            let renewed = pair[0].session != pair[1].session;
-            if renewed && plan.server.transport == Transport::Sse {
-                continue;
-            }
             hinted(&format!("{key}'s POST"), &pair[0], &pair[1], found);
         }
         // The answer is on the POST's stream or on one of its successors.

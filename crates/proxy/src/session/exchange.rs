@@ -19,7 +19,7 @@ use shadowcat_mcp::method::Method;
 use shadowcat_transport::metrics::Outcome;
 use shadowcat_transport::request_span::RequestSpan;
 use shadowcat_transport::upstream::{Deadline, Incoming, Item, Leg, Reply, RequestContext};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::Session;
@@ -384,7 +384,19 @@ impl Exchange {
         }
         if lost {
             let session = Arc::clone(&self.bounds.session);
-            match self.bounds.unless_interrupted(session.usable_leg()).await {
+            let not_before = fault.retry_after.map(|wait| Instant::now() + wait);
+            let deadline = self.bounds.deadline.get();
+            if not_before.is_some_and(|at| deadline.is_some_and(|deadline| deadline <= at)) {
+                return self.fail(&fault);
+            }
+            let usable = async {
+                if let Some(at) = not_before {
+                    // The server wants it later, in whichever session.
+                    sleep_until(at).await;
+                }
+                session.usable_leg().await
+            };
+            match self.bounds.unless_interrupted(usable).await {
                 Err(interrupt) => return self.interrupt(interrupt),
                 Ok(Err(later)) => return self.fail(&later),
                 Ok(Ok(_)) => {}

@@ -243,6 +243,64 @@ async fn a_request_that_has_not_left_when_the_stream_ends_was_not_executed() {
     assert_eq!(server.seen().len(), 3, "it was taken back");
 }
 
+/// What the server asked for outlives the session that it was asked in.
+#[tokio::test(start_paused = true)]
+async fn a_busy_server_is_given_its_time_though_the_stream_ends() {
+    for status_code in [429, 503] {
+        let (server, feeds) =
+            sse_server(move |_, _| with_header(status(status_code), "retry-after", "7"));
+        let leg = started(&server).await;
+        let reply = request(&leg, call(1));
+        tokio::pin!(reply);
+        let pending = timeout(Duration::from_secs(2), &mut reply).await;
+        assert!(pending.is_err(), "it waits to be sent again");
+        feeds.end();
+        let fault = reply.await.unwrap_err();
+        assert_eq!(
+            (fault.kind, fault.executed, fault.retry_after),
+            (
+                FaultKind::SessionLost,
+                Executed::No,
+                Some(Duration::from_secs(5))
+            )
+        );
+        assert_eq!(server.seen().len(), 4, "it was taken back");
+    }
+}
+
+/// A server that is known to speak HTTP+SSE is not asked by other ways in the time that it wants.
+#[tokio::test(start_paused = true)]
+async fn a_busy_server_is_given_its_time_before_the_next_stream() {
+    let busy = Arc::new(Mutex::new(false));
+    let feeds = Feeds::default();
+    let (streams, is_busy) = (feeds.clone(), Arc::clone(&busy));
+    let server = Server::new(move |seen, _| match (seen.method.as_str(), &*seen.path) {
+        ("GET", _) if *is_busy.lock() => with_header(status(429), "retry-after", "7"),
+        ("GET", _) => streams.open(),
+        (_, "/mcp") => status(405),
+        _ => {
+            streams.event(INITIALIZED);
+            status(202)
+        }
+    });
+    let upstream = upstream_with(config(), &server);
+    let _first = start(&upstream).await;
+    *busy.lock() = true;
+    let before = server.seen().len();
+    let fault = request(&upstream.leg(Era::Legacy), initialize())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (fault.kind, fault.executed, fault.retry_after),
+        (
+            FaultKind::RateLimited,
+            Executed::No,
+            Some(Duration::from_secs(7))
+        )
+    );
+    assert_eq!(server.seen().len(), before + 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refused_post_fails_its_request() {
     for (code, expected) in [

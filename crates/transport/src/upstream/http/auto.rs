@@ -126,6 +126,8 @@ impl Auto {
         if shared.transport.is_legacy_sse() {
             match legacy_sse::open(shared, &headers).await {
                 Ok(opened) => return self.continue_on(opened, message, context).await,
+                // It is there, and wants time.
+                Err(NotOpened::Failed(fault)) if fault.retry_after.is_some() => return Err(fault),
                 Err(why) => debug!(server = %shared.name, %why, "no event stream any more"),
             }
         }

@@ -4,10 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::upstream::Dispatched;
 
@@ -15,6 +17,8 @@ use crate::upstream::Dispatched;
 pub(crate) struct Delivery {
     state: AtomicU8,
     dispatched: Mutex<Dispatched>,
+    /// Until when the server does not want it again.
+    busy_until: Mutex<Option<Instant>>,
 }
 
 /// No connection has the body.
@@ -29,6 +33,7 @@ impl Delivery {
         Arc::new(Self {
             state: AtomicU8::new(WAITING),
             dispatched: Mutex::new(dispatched),
+            busy_until: Mutex::default(),
         })
     }
 
@@ -45,6 +50,21 @@ impl Delivery {
     /// Takes the body back, also from tries to come; false if a connection may have it already.
     pub(crate) fn withdraw(&self) -> bool {
         self.step(WAITING, WITHDRAWN)
+    }
+
+    /// The server answered the try, and certainly did not process it. It may want it again only
+    /// after a while.
+    pub(crate) fn not_processed(&self, busy_until: Option<Instant>) {
+        *self.busy_until.lock() = busy_until;
+        self.reset();
+    }
+
+    /// How long the server does not want to see it again, if it said so.
+    pub(crate) fn busy_for(&self) -> Option<Duration> {
+        let until = *self.busy_until.lock();
+        until
+            .map(|until| until.saturating_duration_since(Instant::now()))
+            .filter(|wait| !wait.is_zero())
     }
 
     fn start(&self) -> Result<(), Withdrawn> {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Uri};
-use shadowcat_sse::reconnect::Opening;
+use shadowcat_sse::reconnect::{Decision, Facts, Leg, Opening, classify};
+use tokio::time::Instant;
 
 use super::super::Shared;
 use super::super::answer::{self, Expected};
@@ -56,13 +57,22 @@ impl Opener for Posting {
             body: Some((self.body.clone(), Arc::clone(&self.delivery))),
             connected,
         };
+        let delivery = Arc::clone(&self.delivery);
         Box::pin(async move {
-            match send(&shared, &call).await {
+            let opened = match send(&shared, &call).await {
                 Ok((_, response)) => {
                     answer::to_post(&shared, response, &expected, in_session).await
                 }
                 Err(failure) => Opened::Failed(failure),
+            };
+            if let Opened::Failed(failure) = &opened
+                && let Decision::SendAgain { hint, .. } =
+                    classify(&failure.trouble, Leg::Post, Facts::default())
+            {
+                let wait = hint.map(|hint| shared.config.reconnect.clamp_hint(hint.wait));
+                delivery.not_processed(wait.map(|wait| Instant::now() + wait));
             }
+            opened
         })
     }
 }

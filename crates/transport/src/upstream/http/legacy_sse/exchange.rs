@@ -78,11 +78,13 @@ impl Exchange {
         }
     }
 
-    /// The stream is gone. A POST that has not left by now is taken back, and was not executed.
+    /// The stream is gone. A POST that has not left by now is taken back, and was not executed; nor
+    /// was one that the server wants later, which it wants in no other session before.
     fn lost(&mut self, mut fault: Fault) -> Fault {
         self.incoming = None;
         if self.posting.take().is_some() && self.delivery.withdraw() {
             fault.executed = Executed::No;
+            fault.retry_after = self.delivery.busy_for();
         }
         fault
     }
