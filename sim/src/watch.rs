@@ -42,7 +42,7 @@ impl MoveCounter {
     /// Whether an event may be a move.
     #[must_use]
     pub fn wants(metadata: &Metadata<'_>) -> bool {
-        metadata.target().ends_with("::driver::telemetry")
+        metadata.target().ends_with("::streams::telemetry")
     }
 }
 

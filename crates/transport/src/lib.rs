@@ -17,4 +17,5 @@ mod lines;
 pub mod metrics;
 mod repoll;
 pub mod request_span;
+pub mod streams;
 pub mod upstream;

@@ -97,7 +97,7 @@ pub struct ByteLabels {
 /// Labels of [`Metrics::streams_by_state`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StreamLabels {
-    /// What the stream is: `standalone`, `response`, `listen` and so on.
+    /// What the stream is: `standalone`, `response`, `listen`, `session` and so on.
     pub kind: &'static str,
     /// Where it is: `open`, `backoff`, `parked` and so on.
     pub state: &'static str,
@@ -170,9 +170,9 @@ metrics! {
     client_streams: Gauge = "client_streams", Gauge::default();
     /// Event streams open toward upstreams.
     upstream_streams: Gauge = "upstream_streams", Gauge::default();
-    /// Streams that an upstream is asked for or gives, by kind and state.
+    /// Streams that an upstream is asked for or gives, and sessions with it, by kind and state.
     streams_by_state: Family<StreamLabels, Gauge> = "streams_by_state", Family::default();
-    /// Streams of an upstream that were open, by kind and how alive they seem; `dead` ones are away.
+    /// Streams of an upstream and sessions with it that were open, by kind and how alive they seem; `dead` ones are away.
     streams_by_liveness: Family<LivenessLabels, Gauge> = "streams_by_liveness", Family::default();
     /// Upstreams reached over HTTP by state; `held` by a Retry-After, `down` when none of their connects succeeds.
     upstreams: Family<UpstreamLabels, Gauge> = "upstreams", Family::default();
@@ -200,9 +200,9 @@ metrics! {
     stream_connects: Counter = "stream_connects", Counter::default();
     /// Upstream event streams that their server ended in order to be polled.
     stream_polls: Counter = "stream_polls", Counter::default();
-    /// Upstream event streams that broke, by cause.
+    /// Upstream event streams and sessions that broke, by cause.
     stream_drops: Family<Reason, Counter> = "stream_drops", Family::default();
-    /// Attempts to reconnect an upstream event stream, by outcome.
+    /// Attempts to reconnect an upstream event stream or to replace a session, by outcome.
     reconnect_attempts: Family<Reason, Counter> = "reconnect_attempts", Family::default();
     /// Seconds from a drop or a lost session to its recovery.
     time_to_recover: Histogram = "time_to_recover_seconds", seconds();
@@ -216,7 +216,7 @@ metrics! {
     dedup_overflows: Counter = "dedup_overflows", Counter::default();
     /// Streams and sessions given up.
     given_up: Counter = "given_up", Counter::default();
-    /// Streams whose retry budget was used up.
+    /// Streams and sessions whose retry budget was used up.
     budget_exhausted: Counter = "budget_exhausted", Counter::default();
     /// Seconds that an upstream event stream lived.
     stream_age: Histogram = "stream_age_seconds", seconds();

@@ -94,6 +94,9 @@ impl<'a> Input<'a> {
             15 => Trouble::Silent,
             16 => Trouble::TooLarge,
             17 => Trouble::NoMemory,
+            30 => Trouble::NoSession {
+                retry_after: Some(self.time()),
+            },
             31 => Trouble::NoResponse,
             _ => Trouble::Refused(self.refusal()),
         }

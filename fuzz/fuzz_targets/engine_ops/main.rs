@@ -71,7 +71,7 @@ const KINDS: [Kind; 6] = [
     Kind::Listen,
     Kind::ModernResponse,
     Kind::LegacySse,
-    Kind::Child,
+    Kind::Session,
 ];
 
 fn streams(kinds: u8, policy: &Policy) -> Vec<Stream> {

@@ -103,7 +103,7 @@ impl Oracle {
                 Some(cursor.as_bytes())
             }
             Opening::Get(cursor) => cursor.as_ref().map(|cursor| cursor.as_bytes()),
-            Opening::Post | Opening::Listen | Opening::Spawn => None,
+            Opening::Post | Opening::Listen | Opening::Session => None,
         };
         self.on_its_way = None;
         match cursor {

@@ -6,12 +6,14 @@
 //! that it refreshes what may have changed (resilience, section 5).
 //!
 //! One task replaces the leg, whoever noticed the loss, and whether or not they still wait; who
-//! wants to use the leg waits in [`Session::usable_leg`]. Losses in a row without anything
-//! productive between them are spaced out, and after too many the server is only probed, while
-//! every request is answered with an error. How long each wait is and how many are too many is for
-//! the reconnection policy to say, as for a stream.
+//! wants to use the leg waits in [`Session::usable_leg`]. When an attempt is due, and when there
+//! were too many and the server is only probed, while every request is answered with an error, is
+//! for the engine to say ([`recovery`](super::recovery)). Here is done what it says.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -21,16 +23,15 @@ use shadowcat_mcp::handshake::InitializeResult;
 use shadowcat_mcp::inspect;
 use shadowcat_mcp::message::{Kind, Message};
 use shadowcat_mcp::version::{Era, ProtocolVersion};
-use shadowcat_sse::reconnect::backoff;
+use shadowcat_sse::reconnect::{Action, Finish};
 use shadowcat_transport::metrics::Reason;
 use shadowcat_transport::request_span::in_request;
-use shadowcat_transport::upstream::{Item, Leg, Reply, RequestContext, SendContext};
+use shadowcat_transport::upstream::{Deadline, Item, Leg, Reply, RequestContext, SendContext};
 use tokio::time::Instant;
-use tracing::{Instrument, info, warn};
+use tracing::{Instrument, error, warn};
 
 use super::Session;
 use super::asks::Begun;
-use super::link::Health;
 use crate::config::OnSessionLoss;
 
 /// How long the handshake of a replacement may take.
@@ -63,52 +64,73 @@ impl Session {
             }
             return;
         }
-        let Some(failures) = self.note_loss(generation, fault) else {
+        if !self.note_loss(generation, fault) {
             return;
-        };
-        in_request(|| warn!(%fault, failures, "the upstream session is lost"));
+        }
         let session = Arc::clone(self);
-        let cause = fault.clone();
-        let healing = async move { session.heal(generation, failures, cause).await };
+        let healing = async move { session.heal(generation).await };
         tokio::spawn(healing.instrument(self.span.clone()));
     }
 
-    /// Replaces the leg of this generation, trying until it works or the session ends. The first
-    /// attempt after something productive is made at once.
-    async fn heal(self: Arc<Self>, generation: u64, mut failures: u32, cause: Fault) {
-        let started = Instant::now();
+    /// Replaces the leg of this generation, trying until it works or the session ends.
+    async fn heal(self: Arc<Self>, generation: u64) {
         self.withdraw_asks(generation + 1);
-        if failures > 0 {
-            self.schedule(failures, cause);
-        }
-        while self.pause(failures).await {
-            let Err(fault) = self.try_to_heal(generation, failures).await else {
-                self.shared.metrics.sessions_healed.inc();
-                let took = started.elapsed();
-                self.shared
-                    .metrics
-                    .time_to_recover
-                    .observe(took.as_secs_f64());
-                info!(?took, "upstream session restored");
+        while self.attempt_is_due().await {
+            self.set_trying();
+            let Err(fault) = self.try_to_heal(generation).await else {
                 return;
             };
             if self.has_ended() {
                 return;
             }
             self.shared.metrics.sessions_not_healed.inc();
-            warn!(%fault, failures, "could not restore the upstream session");
             if fault.kind == FaultKind::VersionMismatch {
+                warn!(%fault, "the upstream session cannot be restored");
                 self.end_soon(Some(fault));
                 return;
             }
-            // What is not temporary does not change by itself.
-            let attempts = self.shared.config.reconnect.max_attempts;
-            failures = match fault.is_temporary() {
-                true => failures + 1,
-                false => (failures + 1).max(attempts),
-            };
-            self.schedule(failures, fault);
+            self.recovery.failed(&self.shared, &fault, false);
+            self.show_recovery();
         }
+    }
+
+    /// Waits until an attempt is due; false if the session has ended.
+    async fn attempt_is_due(self: &Arc<Self>) -> bool {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.ended() => return false,
+                due = self.wait_as_told() => return due,
+                () = self.hurry.notified() => self.recovery.hurry(&self.shared),
+            }
+        }
+    }
+
+    /// Waits as the engine says until it wants an attempt.
+    async fn wait_as_told(self: &Arc<Self>) -> bool {
+        let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+        poll_fn(|cx| {
+            loop {
+                let action = self.recovery.ask(&self.shared, cx.waker());
+                self.show_recovery();
+                let until = match action {
+                    Action::Connect(_) => return Poll::Ready(true),
+                    Action::Wait(Some(until)) => until,
+                    Action::Finish(Finish::Closed) => return Poll::Ready(false),
+                    other => {
+                        error!(?other, "the engine of a session wants what it cannot want");
+                        self.end_soon(None);
+                        return Poll::Ready(false);
+                    }
+                };
+                if let Some(health) = self.recovery.waiting(until) {
+                    self.set_health(health);
+                }
+                timer.as_mut().reset(Instant::from_std(until));
+                ready!(timer.as_mut().poll(cx));
+            }
+        })
+        .await
     }
 
     /// Nobody waits any more for what the lost session asked the client.
@@ -134,69 +156,19 @@ impl Session {
         tokio::spawn(telling.instrument(self.span.clone()));
     }
 
-    /// Says when the next attempt is due.
-    fn schedule(&self, failures: u32, last: Fault) {
-        let policy = &self.shared.config.reconnect;
-        let now = Instant::now();
-        let draw = self.shared.entropy.fraction();
-        let asked = last.retry_after.map_or(Duration::ZERO, |hint| {
-            backoff::asked(policy, hint, self.shared.entropy.fraction())
-        });
-        if policy.is_exhausted(failures) {
-            self.shared.metrics.given_up.inc();
-            let delay = backoff::probe(draw).max(asked);
-            warn!(
-                failures,
-                ?delay,
-                "the upstream session is given up; probing for it"
-            );
-            self.set_health(Health::GivenUp {
-                next: now + delay,
-                tried: now,
-                last,
-            });
-            return;
-        }
-        let delay = backoff::delay(policy, failures, None, draw).max(asked);
-        info!(failures, ?delay, "will try to restore the upstream session");
-        self.set_health(Health::Healing {
-            next: now + delay,
-            last,
-        });
-    }
-
-    /// Waits until an attempt is due; false if the session has ended.
-    async fn pause(&self, failures: u32) -> bool {
-        let Some((next, last)) = self.next_attempt() else {
-            return false;
-        };
-        tokio::select! {
-            biased;
-            () = self.ended() => return false,
-            () = tokio::time::sleep_until(next) => {}
-            () = self.hurry.notified() => {}
-        }
-        // While a process is only probed, everything else is answered at once.
-        let given_up = self.shared.config.reconnect.is_exhausted(failures);
-        if !given_up || self.has_response_heads() {
-            let next = Instant::now();
-            self.set_health(Health::Healing { next, last });
-        }
-        true
-    }
-
     /// One attempt: the handshake with a new session of the server, what the client had set up in
     /// the old one, and news for the client.
-    async fn try_to_heal(self: &Arc<Self>, generation: u64, failures: u32) -> Result<(), Fault> {
+    async fn try_to_heal(self: &Arc<Self>, generation: u64) -> Result<(), Fault> {
         let leg = self.shared.upstream.leg(self.era);
         let mut early = Early {
             session: self,
             generation: generation + 1,
+            deadline: Instant::now() + HANDSHAKE_PATIENCE,
             messages: Vec::new(),
         };
         if self.era == Era::Legacy {
             let renewed = tokio::select! {
-                renewed = tokio::time::timeout(HANDSHAKE_PATIENCE, early.renew(&leg)) => renewed,
+                renewed = tokio::time::timeout_at(early.deadline, early.renew(&leg)) => renewed,
                 () = self.ended() => Ok(Err(session_ended())),
             };
             let renewed = renewed.unwrap_or_else(|_| {
@@ -210,7 +182,7 @@ impl Session {
             }
         }
         let messages = early.messages;
-        match self.replace_leg(leg, failures) {
+        match self.replace_leg(leg) {
             Ok(old) => tokio::spawn(async move { old.close().await }),
             Err(unused) => {
                 unused.close().await;
@@ -242,6 +214,8 @@ impl Session {
 struct Early<'a> {
     session: &'a Arc<Session>,
     generation: u64,
+    /// Until when its handshake must be over: no wait that the server asks for goes beyond it.
+    deadline: Instant,
     /// What it has to say to the client already.
     messages: Vec<Message>,
 }
@@ -281,6 +255,7 @@ impl Early<'_> {
         }
         let context = SendContext {
             headers: headers.clone(),
+            deadline: Deadline::new(Some(self.deadline)),
         };
         leg.send(again.initialized, context).await?;
         for message in again.settings {
@@ -302,6 +277,7 @@ impl Early<'_> {
     ) -> Result<Message, Fault> {
         let context = RequestContext {
             headers: headers.clone(),
+            deadline: Deadline::new(Some(self.deadline)),
             ..RequestContext::default()
         };
         let mut incoming = match leg.request(request, context).await? {

@@ -254,6 +254,7 @@ impl Session {
             Ok((version, result)) => {
                 self.leg_negotiated(version);
                 in_request(|| info!(%version, "session initialized"));
+                self.set_open();
                 self.handshake.lock().result = Some(result);
                 response
             }

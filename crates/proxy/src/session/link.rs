@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shadowcat_mcp::fault::{Executed, Fault, Side};
-use shadowcat_mcp::version::ProtocolVersion;
-use shadowcat_sse::reconnect::policy::PRODUCTIVE_AFTER;
+use shadowcat_mcp::version::{Era, ProtocolVersion};
+use shadowcat_sse::reconnect::{Input, StateName};
 use shadowcat_transport::upstream::Leg;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use super::Session;
 
@@ -26,9 +27,6 @@ pub(super) struct Link {
     /// Cancelled when the leg was replaced.
     over: CancellationToken,
     health: Health,
-    since: Instant,
-    /// Losses and failed replacements in a row, without anything productive between them.
-    failures: u32,
 }
 
 /// Whether a leg can be used.
@@ -53,8 +51,6 @@ impl Link {
             generation: 0,
             over: CancellationToken::new(),
             health: Health::Up,
-            since: Instant::now(),
-            failures: 0,
         }
     }
 
@@ -124,50 +120,48 @@ impl Session {
         }
     }
 
-    /// When the next attempt to replace the leg is due, and what the last one died of.
-    pub(super) fn next_attempt(&self) -> Option<(Instant, Fault)> {
-        match &self.link.read().health {
-            Health::Up => None,
-            Health::Healing { next, last } | Health::GivenUp { next, last, .. } => {
-                Some((*next, last.clone()))
-            }
-        }
-    }
-
     pub(super) fn set_health(&self, health: Health) {
         self.link.write().health = health;
         self.health_changed.notify_waiters();
     }
 
-    /// Notes that the leg of this generation is lost. `Some` with the losses in a row if nobody
-    /// noticed before.
-    pub(super) fn note_loss(&self, generation: u64, fault: &Fault) -> Option<u32> {
+    /// An attempt to replace the leg begins. While a process is only probed, everything else is
+    /// answered at once.
+    pub(super) fn set_trying(&self) {
+        let mut link = self.link.write();
+        let probed = matches!(link.health, Health::GivenUp { .. });
+        if let Some(last) = self.recovery.last()
+            && (!probed || link.leg.has_response_heads())
+        {
+            let next = Instant::now();
+            link.health = Health::Healing { next, last };
+            drop(link);
+            self.health_changed.notify_waiters();
+        }
+    }
+
+    /// Notes that the leg of this generation is lost; false if somebody noticed before.
+    pub(super) fn note_loss(&self, generation: u64, fault: &Fault) -> bool {
         let mut link = self.link.write();
         if link.generation != generation || !matches!(link.health, Health::Up) {
-            return None;
+            return false;
         }
         let productive = self.productive.load(Ordering::Relaxed);
-        if productive || link.since.elapsed() >= PRODUCTIVE_AFTER {
-            link.failures = 0;
-        } else {
-            link.failures += 1;
-        }
+        self.recovery.failed(&self.shared, fault, productive);
         link.health = Health::Healing {
             next: Instant::now(),
             last: fault.clone(),
         };
-        Some(link.failures)
+        drop(link);
+        self.show_recovery();
+        true
     }
 
     /// Puts a new leg in the place of the lost one, which it returns.
     ///
     /// # Errors
     /// The new leg, if the session has ended meanwhile.
-    pub(super) fn replace_leg(
-        &self,
-        leg: Arc<dyn Leg>,
-        failures: u32,
-    ) -> Result<Arc<dyn Leg>, Arc<dyn Leg>> {
+    pub(super) fn replace_leg(&self, leg: Arc<dyn Leg>) -> Result<Arc<dyn Leg>, Arc<dyn Leg>> {
         let mut link = self.link.write();
         // Checked under the lock that `end` takes after it has said so: one of both closes it.
         if self.has_ended() {
@@ -177,10 +171,15 @@ impl Session {
         std::mem::take(&mut link.over).cancel();
         link.generation += 1;
         link.health = Health::Up;
-        link.since = Instant::now();
-        link.failures = failures;
         self.productive.store(false, Ordering::Relaxed);
+        // Told before anybody can lose it again.
+        match self.era {
+            Era::Legacy => self.opened(),
+            // Nothing was said to the server yet, and nothing is started before that.
+            Era::Modern => self.recovery.tell(&self.shared, Input::Connected),
+        }
         drop(link);
+        self.show_recovery();
         self.health_changed.notify_waiters();
         Ok(old)
     }
@@ -189,6 +188,35 @@ impl Session {
     pub(super) fn was_productive(&self) {
         if !self.productive.load(Ordering::Relaxed) {
             self.productive.store(true, Ordering::Relaxed);
+            // Without a handshake this is the first proof that there is a server.
+            if self.era == Era::Modern {
+                self.set_open();
+            }
+        }
+    }
+
+    /// The server's session is in use.
+    pub(super) fn set_open(&self) {
+        self.opened();
+        self.show_recovery();
+    }
+
+    fn opened(&self) {
+        let before = self.recovery.state();
+        // In any other state it is a straggler of the leg before.
+        if matches!(before, StateName::Idle | StateName::Connecting) {
+            self.recovery.tell(&self.shared, Input::Opened);
+        }
+        if before == StateName::Connecting {
+            self.shared.metrics.sessions_healed.inc();
+        }
+    }
+
+    /// Shows what moved, under the session's name.
+    pub(super) fn show_recovery(&self) {
+        match Span::current().is_none() {
+            true => self.span.in_scope(|| self.recovery.show()),
+            false => self.recovery.show(),
         }
     }
 

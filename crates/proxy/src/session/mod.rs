@@ -16,6 +16,7 @@ mod handshake;
 mod lane;
 mod link;
 mod notify;
+mod recovery;
 mod standalone;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,8 +27,10 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::version::{Era, LegVersion, ProtocolVersion};
+use shadowcat_sse::reconnect::{Input, Origin};
 use shadowcat_store::{AppendError, Class, Delivery, EventId, EventLog, SessionKey, StreamNumber};
 use shadowcat_transport::metrics::Metrics;
+use shadowcat_transport::streams::Streams;
 use shadowcat_transport::upstream::Upstream;
 use tokio::sync::{Notify, OnceCell};
 use tokio::time::{Instant, sleep};
@@ -43,6 +46,7 @@ use flight::Flights;
 use handshake::Handshake;
 use lane::Lane;
 use link::Link;
+use recovery::Recovery;
 
 pub(crate) use exchange::{Outgoing, Outgoings, Preparation, Refusal};
 pub(crate) use standalone::Standalone;
@@ -62,6 +66,10 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// What the sessions share when they come back.
+    pub(crate) origin: Mutex<Origin>,
+    /// What is seen of them.
+    pub(crate) streams: Arc<Streams>,
     /// What the server turned out to speak.
     pub(crate) era: EraOfUpstream,
     /// Which arguments of its tools are headers, too.
@@ -81,6 +89,8 @@ impl Shared {
         entropy: Arc<dyn Entropy>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            origin: Mutex::new(recovery::origin()),
+            streams: Streams::new(upstream.name(), Arc::clone(&metrics)),
             config,
             upstream,
             log,
@@ -103,6 +113,8 @@ pub struct Session {
     era: Era,
     version: Mutex<LegVersion>,
     link: RwLock<Link>,
+    /// When a lost leg is replaced.
+    recovery: Recovery,
     /// Told after every change of the link's health.
     health_changed: Notify,
     /// Told when a request wants a server that was given up to be tried now.
@@ -137,6 +149,7 @@ impl Session {
     pub(crate) fn new(shared: Arc<Shared>, key: SessionKey, era: Era) -> Arc<Self> {
         let leg = shared.upstream.leg(era);
         Arc::new(Self {
+            recovery: Recovery::new(&shared),
             shared,
             key,
             span: tracing::error_span!(parent: None, "session", id = key.0),
@@ -230,6 +243,8 @@ impl Session {
                     () = leg.close() => {}
                     () = enough => {}
                 }
+                self.recovery.tell(&self.shared, Input::Close);
+                self.show_recovery();
             })
             .await;
     }
@@ -273,6 +288,14 @@ impl Session {
     pub(crate) async fn forget(&self) {
         self.forgotten.store(true, Ordering::SeqCst);
         self.shared.log.forget(self.key).await;
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Of one that was never ended.
+        self.recovery.tell(&self.shared, Input::Close);
+        self.show_recovery();
     }
 }
 

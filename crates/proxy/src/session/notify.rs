@@ -114,6 +114,7 @@ impl Session {
             }
             let context = SendContext {
                 headers: headers.clone(),
+                ..SendContext::default()
             };
             let Err(why) = leg.send(message.clone(), context).await else {
                 return;

@@ -120,7 +120,7 @@ impl FakeServer {
         let mut waiting = self.waiting.lock().await;
         let next = tokio::time::timeout(Duration::from_secs(60), waiting.recv());
         next.await
-            .expect("the server was not called")
+            .unwrap_or_else(|_| panic!("the server was not called: {:?}", self.seen()))
             .expect("open")
     }
 

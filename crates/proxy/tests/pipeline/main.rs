@@ -19,6 +19,7 @@ mod giving_up;
 mod logs;
 mod modern;
 mod order;
+mod recovery;
 mod sessions;
 mod standalone;
 mod stdio;

@@ -11,13 +11,13 @@ use tokio::time::sleep;
 use crate::client::{Client, Proxy};
 use crate::fake::{Habits, MODERN, fault};
 
-fn request(id: u64, method: &str) -> String {
+pub fn request(id: u64, method: &str) -> String {
     format!(
         r#"{{"id":{id},"method":"{method}","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
     )
 }
 
-fn client(proxy: &Proxy, method: &'static str) -> Client {
+pub fn client(proxy: &Proxy, method: &'static str) -> Client {
     let mut client = proxy.client();
     for (name, value) in [
         ("mcp-protocol-version", "2026-07-28"),

@@ -10,14 +10,13 @@ use shadowcat_sse::reconnect::{
 };
 use tracing::{Span, debug, info, warn};
 
-use super::super::Shared;
-use super::attempt::Failure;
+use super::Streams;
 use crate::metrics::Reason;
 use crate::request_span::in_request;
 
-/// See the [module](self).
-pub(crate) struct Telemetry {
-    shared: Arc<Shared>,
+/// See the [module](self). The engine's shell shows it every [`Transition`], in order.
+pub struct Telemetry {
+    streams: Arc<Streams>,
     kind: Kind,
     span: Option<Span>,
     counted: Counters,
@@ -30,6 +29,36 @@ pub(crate) struct Telemetry {
     lost: Lost,
 }
 
+/// What a person reads when a stream drops, comes back, or does not.
+struct Words {
+    dropped: &'static str,
+    not_back: &'static str,
+    back: &'static str,
+    rests: &'static str,
+    lost: &'static str,
+}
+
+impl Words {
+    fn of(kind: Kind) -> &'static Self {
+        match kind {
+            Kind::Session => &Self {
+                dropped: "the upstream session is lost, making a new one",
+                not_back: "could not restore the upstream session",
+                back: "upstream session restored",
+                rests: "the upstream session is given up; probing for it",
+                lost: "the upstream session is over",
+            },
+            _ => &Self {
+                dropped: "the stream dropped, reconnecting",
+                not_back: "the stream is not back yet",
+                back: "the stream is back",
+                rests: "the stream rests",
+                lost: "the stream is lost",
+            },
+        }
+    }
+}
+
 /// Whether the stream dropped and is not back yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lost {
@@ -40,9 +69,11 @@ enum Lost {
 }
 
 impl Telemetry {
-    pub(crate) fn new(shared: &Arc<Shared>, kind: Kind) -> Self {
+    /// Of a stream that was not begun yet.
+    #[must_use]
+    pub fn new(streams: &Arc<Streams>, kind: Kind) -> Self {
         Self {
-            shared: Arc::clone(shared),
+            streams: Arc::clone(streams),
             kind,
             span: None,
             counted: Counters::default(),
@@ -74,7 +105,7 @@ impl Telemetry {
     pub(crate) fn degraded(&mut self, health: &Health) {
         self.seems(Some(Liveness::Degraded));
         self.missed_comments = health.comment_period.is_some();
-        let (server, kind) = (&self.shared.name, self.kind.as_str());
+        let (server, kind) = (&self.streams.server, self.kind.as_str());
         let silent = rounded(health.last_byte_age.unwrap_or_default());
         if let Some(period) = health.comment_period.map(rounded) {
             in_request(
@@ -91,7 +122,7 @@ impl Telemetry {
         if before == now {
             return;
         }
-        let streams = |liveness| self.shared.counters.streams_seeming(self.kind, liveness);
+        let streams = |liveness| self.streams.seeming(self.kind, liveness);
         if let Some(before) = before {
             streams(before).dec();
         }
@@ -100,32 +131,33 @@ impl Telemetry {
         }
     }
 
-    /// What the engine noticed by itself, in words.
-    pub(crate) fn noticed(&self, transition: &Transition) -> Option<Box<Failure>> {
+    /// What the engine noticed by itself, and that in words.
+    #[must_use]
+    pub fn noticed(&self, transition: &Transition) -> Option<(Trouble, String)> {
         let left = matches!(
             transition.to,
             StateName::Backoff | StateName::Parked | StateName::Failed
         );
+        let server = &self.streams.server;
         match (transition.from, transition.cause) {
             _ if !left => None,
-            (StateName::Open, Cause::Due) => Some(Failure::new(
+            (StateName::Open, Cause::Due) => Some((
                 Trouble::Silent,
-                "nothing came for too long, not even a comment",
+                "nothing came for too long, not even a comment".to_owned(),
             )),
-            (StateName::Connecting, Cause::Due) => Some(Failure::new(
-                Trouble::NoHead,
-                format!("{} did not answer in time", self.shared.name),
-            )),
-            (_, Cause::OriginDown) => Some(Failure::new(
+            (StateName::Connecting, Cause::Due) => {
+                Some((Trouble::NoHead, format!("{server} did not answer in time")))
+            }
+            (_, Cause::OriginDown) => Some((
                 Trouble::NoConnection,
-                format!("{} accepts no connections", self.shared.name),
+                format!("{server} accepts no connections"),
             )),
             _ => None,
         }
     }
 
     /// A move from state to state. `heard`: when bytes came last. `detail`: what went wrong last.
-    pub(crate) fn transition(
+    pub fn transition(
         &mut self,
         transition: &Transition,
         counters: Counters,
@@ -140,7 +172,7 @@ impl Telemetry {
             ..
         } = *transition;
         let span = self.span.get_or_insert_with(|| {
-            tracing::debug_span!("stream", server = %self.shared.name, kind = self.kind.as_str())
+            tracing::debug_span!("stream", server = %self.streams.server, kind = self.kind.as_str())
         });
         debug!(parent: &*span, %from, %to, cause = cause.as_str(), unproductive, "moved");
         self.moved(from, to);
@@ -149,7 +181,7 @@ impl Telemetry {
                 StateName::Open => "opened",
                 _ => cause.as_str(),
             };
-            let attempts = &self.shared.counters.metrics.reconnect_attempts;
+            let attempts = &self.streams.metrics.reconnect_attempts;
             attempts.get_or_create(&Reason::of(outcome)).inc();
         }
         match (from, to) {
@@ -159,6 +191,13 @@ impl Telemetry {
             }
             (StateName::Connecting, StateName::Backoff) if self.lost == Lost::Quietly => {
                 self.tell_drop(transition, detail);
+            }
+            // A session that was lost before anything had come of it.
+            (StateName::Idle, StateName::Backoff) => self.tell_drop(transition, detail),
+            (StateName::Connecting, StateName::Backoff) if self.kind == Kind::Session => {
+                let (words, server) = (Words::of(self.kind), &self.streams.server);
+                let wait = transition.until.map(|until| rounded(until - transition.at));
+                warn!(%server, detail, ?wait, unproductive, "{}", words.not_back);
             }
             _ => {}
         }
@@ -176,7 +215,7 @@ impl Telemetry {
 
     /// Keeps the gauges of states. Streams that are over are in none.
     fn moved(&self, from: StateName, to: StateName) {
-        let streams = |state| self.shared.counters.streams_in(self.kind, state);
+        let streams = |state| self.streams.in_state(self.kind, state);
         if from != StateName::Idle {
             streams(from).dec();
         }
@@ -186,12 +225,13 @@ impl Telemetry {
     }
 
     fn opened(&mut self, transition: &Transition) {
-        let (server, kind) = (&self.shared.name, self.kind.as_str());
+        let (server, kind) = (&self.streams.server, self.kind.as_str());
         if let Some(away) = transition.away.filter(|_| self.lost != Lost::No) {
-            let metrics = &self.shared.counters.metrics;
+            let metrics = &self.streams.metrics;
             metrics.time_to_recover.observe(away.as_secs_f64());
             if self.lost == Lost::Told {
-                in_request(|| info!(%server, kind, away = ?rounded(away), "the stream is back"));
+                let back = Words::of(self.kind).back;
+                in_request(|| info!(%server, kind, away = ?rounded(away), "{back}"));
             }
         }
         self.was_open = true;
@@ -202,10 +242,10 @@ impl Telemetry {
     /// An open connection is gone: it dropped, or the server ended it in order to be polled.
     fn left(&mut self, transition: &Transition, counters: Counters, heard: Instant, detail: &str) {
         if counters.polls > self.counted.polls {
-            self.shared.counters.metrics.stream_polls.inc();
+            self.streams.metrics.stream_polls.inc();
             return;
         }
-        let metrics = &self.shared.counters.metrics;
+        let metrics = &self.streams.metrics;
         let cause = match transition.cause {
             Cause::Input(Input::Failed(trouble)) => trouble,
             _ => Trouble::Silent,
@@ -217,7 +257,7 @@ impl Telemetry {
             metrics.silent_age.observe(silence.as_secs_f64());
         }
         if cause == Trouble::Silent && !self.missed_comments {
-            let (server, kind) = (&self.shared.name, self.kind.as_str());
+            let (server, kind) = (&self.streams.server, self.kind.as_str());
             debug!(%server, kind, "the stream was idle, connecting anew");
             self.lost = Lost::Quietly;
         } else {
@@ -231,37 +271,44 @@ impl Telemetry {
         if let (StateName::Backoff, Some(until)) = (transition.to, transition.until)
             && self.kind != Kind::LegacySse
         {
-            let (server, kind) = (&self.shared.name, self.kind.as_str());
+            let (server, kind) = (&self.streams.server, self.kind.as_str());
             let wait = rounded(until.saturating_duration_since(transition.at));
-            in_request(|| info!(%server, kind, detail, ?wait, "the stream dropped, reconnecting"));
+            let dropped = Words::of(self.kind).dropped;
+            in_request(|| match self.kind {
+                // Much is lost with a session.
+                Kind::Session => warn!(%server, detail, ?wait, "{dropped}"),
+                _ => info!(%server, kind, detail, ?wait, "{dropped}"),
+            });
         }
     }
 
     fn parked(&mut self, transition: &Transition, detail: &str) {
-        let (server, kind) = (&self.shared.name, self.kind.as_str());
+        let (server, kind) = (&self.streams.server, self.kind.as_str());
         let why = transition.parking.map_or("", Parking::as_str);
         // HTTP+SSE is tried for, and whoever tried says what became of it.
         if self.kind == Kind::LegacySse || transition.parking == Some(Parking::NotOffered) {
             debug!(%server, kind, why, detail, "the server offers no such stream");
         } else {
-            self.shared.counters.metrics.given_up.inc();
-            in_request(|| warn!(%server, kind, why, detail, "the stream rests"));
+            self.streams.metrics.given_up.inc();
+            let rests = Words::of(self.kind).rests;
+            in_request(|| warn!(%server, kind, why, detail, "{rests}"));
         }
     }
 
     fn failed(&mut self, detail: &str) {
-        let (server, kind) = (&self.shared.name, self.kind.as_str());
-        self.shared.counters.metrics.given_up.inc();
-        in_request(|| warn!(%server, kind, detail, "the stream is lost"));
+        let (server, kind) = (&self.streams.server, self.kind.as_str());
+        self.streams.metrics.given_up.inc();
+        let lost = Words::of(self.kind).lost;
+        in_request(|| warn!(%server, kind, detail, "{lost}"));
     }
 
     /// Brings the metrics up to what the engine counted.
-    pub(crate) fn count(&mut self, now: Counters) {
+    pub fn count(&mut self, now: Counters) {
         if now == self.counted {
             return;
         }
         let before = std::mem::replace(&mut self.counted, now);
-        let metrics = &self.shared.counters.metrics;
+        let metrics = &self.streams.metrics;
         let add = |counter: &Counter, now: u64, before: u64| {
             counter.inc_by(now.saturating_sub(before));
         };

@@ -140,6 +140,8 @@ impl Deadline {
 pub struct SendContext {
     /// As in [`RequestContext::headers`].
     pub headers: HeaderMap,
+    /// When the server has to have accepted it; bounds the leg's own waits (Retry-After).
+    pub deadline: Deadline,
 }
 
 /// The signal that a request has left; see [`RequestContext::dispatched`]. Dropping it fires it.

@@ -37,7 +37,12 @@ pub enum Trouble {
     Truncated,
     /// A JSON body that is no response to the request.
     NoResponse,
-    /// The stream ended in order; a child ended.
+    /// No session came of a handshake: the server answered it with a refusal, or with nonsense.
+    NoSession {
+        /// When it wants to be asked again, not clamped.
+        retry_after: Option<Duration>,
+    },
+    /// The stream ended in order; a session was lost, or the child that carried it.
     Ended,
     /// The stream broke.
     Reset,
@@ -64,6 +69,7 @@ impl Trouble {
             Self::WrongType => "wrong_type",
             Self::Truncated => "truncated",
             Self::NoResponse => "no_response",
+            Self::NoSession { .. } => "no_session",
             Self::Ended => "ended",
             Self::Reset => "reset",
             Self::Silent => "silent",
@@ -122,7 +128,7 @@ pub enum Leg {
     Post,
     /// The GET that resumes the answer of a POST.
     Resume,
-    /// A stream that stands by itself: standalone, listen, HTTP+SSE, a child.
+    /// A stream that stands by itself: standalone, listen, HTTP+SSE, a session.
     Standing,
 }
 
@@ -272,7 +278,7 @@ fn back() -> Decision {
 }
 
 fn row(trouble: &Trouble, facts: Facts) -> Row {
-    use Decision::{Park, SendAgain};
+    use Decision::{Park, Return, SendAgain};
     use FaultKind as F;
     let resumed = |kind| if facts.cursor { back() } else { fail(kind) };
     let again = |or| SendAgain { hint: None, or };
@@ -310,6 +316,17 @@ fn row(trouble: &Trouble, facts: Facts) -> Row {
                 back()
             };
             Row::new(fail(kind), fail(kind), standing)
+        }
+        Trouble::NoSession { retry_after } => {
+            let hint = retry_after.map(|wait| Hint {
+                wait,
+                origin_wide: false,
+            });
+            let again = Return {
+                floor: Duration::ZERO,
+                hint,
+            };
+            Row::new(fail(F::BadResponse), fail(F::BadResponse), again)
         }
         Trouble::TooLarge => Row::new(
             fail(F::TooLarge),

@@ -12,6 +12,8 @@ use super::origin::{Admission, Origin};
 use super::policy::Policy;
 use crate::Item;
 
+#[macro_use]
+mod named;
 mod connection;
 mod look;
 mod output;
@@ -44,7 +46,7 @@ const MAX_TRANSITIONS: usize = 64;
 ///
 /// | state | inputs that have a place in it |
 /// |---|---|
-/// | Idle | new session, close |
+/// | Idle | opened, failed (of a session); new session, close |
 /// | Backoff | new session, hurry, close |
 /// | Queued | new session, close |
 /// | Connecting | connected (once), opened, answered (of an answer, of a listen), failed (of an attempt), new session, close |
@@ -54,8 +56,9 @@ const MAX_TRANSITIONS: usize = 64;
 /// | Done, Closed | close |
 ///
 /// New sessions exist for [`Kind::Standalone`] and [`Kind::Listen`]; for other kinds a new session
-/// is another stream. Anything else is an [`Unexpected`] and changes nothing. What becomes of a
-/// failure is for [`classify`](super::classify()) to say.
+/// is another stream. A [`Kind::Session`] is opened by its client, not by the engine, which hears
+/// what became of it; each attempt after that is the engine's. Anything else is an [`Unexpected`]
+/// and changes nothing. What becomes of a failure is for [`classify`](super::classify()) to say.
 ///
 /// The engine is asked with [`poll`](Self::poll) what to do, told with [`handle`](Self::handle)
 /// what happened, and shown with [`item`](Self::item) what came. It watches its deadlines itself:
@@ -260,7 +263,15 @@ impl Engine {
                 origin.note_connected(now);
             }
             (Input::Opened, State::Connecting { .. }) => self.open(now, origin, cause),
+            (Input::Opened, State::Idle) if self.kind == Kind::Session => {
+                self.open(now, origin, cause);
+            }
             (Input::Failed(trouble), State::Connecting { .. }) if fails_attempt(trouble) => {
+                self.settle(now, origin, trouble, cause);
+            }
+            (Input::Failed(trouble), State::Idle)
+                if self.kind == Kind::Session && fails_attempt(trouble) =>
+            {
                 self.settle(now, origin, trouble, cause);
             }
             (Input::Failed(trouble), State::Open(_)) if breaks_stream(trouble) => {
@@ -387,6 +398,14 @@ impl Engine {
             }
         }
         some
+    }
+
+    /// A message was delivered that came as no event, but by a session's own way: its connection is
+    /// productive.
+    pub fn delivered(&mut self) {
+        if let State::Open(connection) = &mut self.state {
+            connection.messages += 1;
+        }
     }
 
     /// How long the stream was away without a cursor, told once after it is open again: messages

@@ -100,7 +100,12 @@ impl Leg for LegacySseLeg {
         Box::pin(async move {
             link.router.observe(&message);
             let opener = || link.posting(&message, &context.headers, Dispatched::default(), true);
-            let sending = one_way::send(&link.shared, message.is_response(), opener);
+            let sending = one_way::send(
+                &link.shared,
+                message.is_response(),
+                context.deadline.clone(),
+                opener,
+            );
             tokio::select! {
                 sent = sending => sent,
                 () = link.closed.cancelled() => Err(stream_lost(CLOSED)),

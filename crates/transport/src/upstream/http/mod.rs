@@ -114,6 +114,7 @@ impl HttpUpstream {
         let dial: Arc<dyn Dial> = Arc::new(Reach::new(dial, name.clone()));
         Ok(Self {
             shared: Arc::new(Shared {
+                counters: Counters::new(&name, metrics),
                 name,
                 client: Client::new(Arc::clone(&dial)),
                 dial,
@@ -121,7 +122,6 @@ impl HttpUpstream {
                 origin,
                 budget: ReadBudget::new(config.max_message_size),
                 random,
-                counters: Counters::new(metrics),
                 transport: KnownTransport::default(),
                 post_headers: Arc::new(post_headers),
                 config,

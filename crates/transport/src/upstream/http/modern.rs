@@ -48,7 +48,13 @@ impl Leg for ModernLeg {
                 let headers = post_headers(&shared, &message, &context.headers);
                 Posting::one_way(&shared, &shared.config.url, headers, message.raw())
             };
-            one_way::send(&shared, message.is_response(), opener).await
+            one_way::send(
+                &shared,
+                message.is_response(),
+                context.deadline.clone(),
+                opener,
+            )
+            .await
         })
     }
 

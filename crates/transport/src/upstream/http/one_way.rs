@@ -19,17 +19,19 @@ use crate::upstream::{BoxFuture, Deadline, Reply};
 /// wait behind it: all requests of a session behind its `notifications/initialized`.
 const ACCEPTANCE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Sends a message by the attempts that `opener` makes; `repeatable`: a response.
+/// Sends a message by the attempts that `opener` makes, waiting for no attempt beyond `deadline`;
+/// `repeatable`: a response.
 pub(crate) async fn send<O: Opener>(
     shared: &Arc<Shared>,
     repeatable: bool,
+    deadline: Deadline,
     opener: impl Fn() -> O,
 ) -> Result<(), Fault> {
     let policy = &shared.config.reconnect;
     let mut draws = Draws::new((shared.random)());
     let mut attempt = 0;
     loop {
-        let (fault, trouble) = match tried(shared, InTime(opener()), Deadline::default()).await {
+        let (fault, trouble) = match tried(shared, InTime(opener()), deadline.clone()).await {
             Ok(_) => return Ok(()),
             Err(failed) => failed,
         };

@@ -180,7 +180,13 @@ impl Session {
             extra: context.headers.clone(),
             offered: None,
         };
-        one_way::send(&self.shared, message.is_response(), opener).await
+        one_way::send(
+            &self.shared,
+            message.is_response(),
+            context.deadline.clone(),
+            opener,
+        )
+        .await
     }
 
     fn post(

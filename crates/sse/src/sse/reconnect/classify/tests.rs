@@ -79,6 +79,17 @@ fn an_end_without_a_cursor() {
 }
 
 #[test]
+fn a_handshake_that_was_refused() {
+    let fail = Fail(F::BadResponse, Unknown);
+    let bare = Trouble::NoSession { retry_after: None };
+    expect(bare, PLAIN, [fail, fail, BACK]);
+    expect(bare, REPEATED, [fail, fail, BACK]);
+    let retry_after = Some(Duration::from_secs(7));
+    let asked = Trouble::NoSession { retry_after };
+    expect(asked, PLAIN, [fail, fail, wait(7, false)]);
+}
+
+#[test]
 fn no_connection() {
     let again = SendAgain {
         hint: None,

@@ -72,7 +72,7 @@ impl Engine {
         let idle = match self.kind {
             Kind::Standalone | Kind::Listen => true,
             Kind::Response => self.position.has_cursor(),
-            Kind::ModernResponse | Kind::LegacySse | Kind::Child => false,
+            Kind::ModernResponse | Kind::LegacySse | Kind::Session => false,
         };
         let idle_timeout = self.policy.idle_timeout;
         connection.patience(idle_timeout, idle.then_some(idle_timeout))

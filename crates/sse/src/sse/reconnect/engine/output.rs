@@ -7,37 +7,26 @@ use super::super::cursor::{Answer, Cursor, Standing};
 use super::super::fault::Fault;
 use super::state::StateName;
 
-/// What a stream is (resilience, section 2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// A GET in a legacy session: can always be opened again.
-    Standalone,
-    /// The answer to a POST in a legacy session: resumed by GET once an id was committed on it.
-    Response,
-    /// The answer to a modern POST: never resumed.
-    ModernResponse,
-    /// A modern `subscriptions/listen`: issued again as a new request once it was open.
-    Listen,
-    /// The stream of HTTP+SSE (2024-11-05): a reconnect is a new session.
-    LegacySse,
-    /// A child process: a restart is a new session.
-    Child,
+named! {
+    /// What a stream is (resilience, section 2).
+    pub enum Kind {
+        /// A GET in a legacy session: can always be opened again.
+        Standalone = "standalone",
+        /// The answer to a POST in a legacy session: resumed by GET once an id was committed on it.
+        Response = "response",
+        /// The answer to a modern POST: never resumed.
+        ModernResponse = "modern_response",
+        /// A modern `subscriptions/listen`: issued again as a new request once it was open.
+        Listen = "listen",
+        /// The stream of HTTP+SSE (2024-11-05): a reconnect is a new session.
+        LegacySse = "legacy_sse",
+        /// The session with a server, whatever carries it: a process, or a session id. Its client
+        /// opens it; when it is lost, coming back is a new handshake.
+        Session = "session",
+    }
 }
 
 impl Kind {
-    /// The name in metrics and logs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Standalone => "standalone",
-            Self::Response => "response",
-            Self::ModernResponse => "modern_response",
-            Self::Listen => "listen",
-            Self::LegacySse => "legacy_sse",
-            Self::Child => "child",
-        }
-    }
-
     pub(crate) fn is_answer(self) -> bool {
         matches!(self, Self::Response | Self::ModernResponse)
     }
@@ -64,8 +53,8 @@ pub enum Opening {
     Get(Option<Cursor<Standing>>),
     /// Send `subscriptions/listen`; the second time and later under a new request id.
     Listen,
-    /// Start the child.
-    Spawn,
+    /// Make a new session: start the child if there is one, and initialize.
+    Session,
 }
 
 /// One try.
@@ -118,26 +107,15 @@ pub enum Verdict {
     Noted,
 }
 
-/// How alive a stream seems.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Liveness {
-    /// Heard of lately, or of a kind whose silence means nothing.
-    Healthy,
-    /// Silent for half of what means death, or more.
-    Degraded,
-    /// Silent for too long, or not open.
-    Dead,
-}
-
-impl Liveness {
-    /// The name in metrics and logs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Degraded => "degraded",
-            Self::Dead => "dead",
-        }
+named! {
+    /// How alive a stream seems.
+    pub enum Liveness {
+        /// Heard of lately, or of a kind whose silence means nothing.
+        Healthy = "healthy",
+        /// Silent for half of what means death, or more.
+        Degraded = "degraded",
+        /// Silent for too long, or not open.
+        Dead = "dead",
     }
 }
 

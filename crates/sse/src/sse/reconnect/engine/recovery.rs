@@ -63,7 +63,7 @@ impl Engine {
         let with_cursor = match &opening {
             Opening::Resume(_) => true,
             Opening::Get(cursor) => cursor.is_some(),
-            Opening::Post | Opening::Listen | Opening::Spawn => false,
+            Opening::Post | Opening::Listen | Opening::Session => false,
         };
         self.first_try = false;
         self.last_start = Some(now);
@@ -91,7 +91,7 @@ impl Engine {
             Kind::Standalone => Opening::Get(self.position.cursor::<Standing>()),
             Kind::LegacySse => Opening::Get(None),
             Kind::Listen => Opening::Listen,
-            Kind::Child => Opening::Spawn,
+            Kind::Session => Opening::Session,
         })
     }
 
@@ -102,12 +102,12 @@ impl Engine {
             // Until it was open once, a listen is a request like others, and somebody waits for
             // what becomes of it.
             Kind::Listen if self.counters.opened == 0 => Leg::Post,
-            Kind::Standalone | Kind::Listen | Kind::LegacySse | Kind::Child => Leg::Standing,
+            Kind::Standalone | Kind::Listen | Kind::LegacySse | Kind::Session => Leg::Standing,
         }
     }
 
     /// When an attempt is given up: TCP and TLS have their time, then the head of a GET. A POST has
-    /// its request's deadline, a child its own.
+    /// its request's deadline, a session that of its handshake.
     pub(super) fn head_deadline(
         &self,
         since: Instant,
@@ -115,7 +115,7 @@ impl Engine {
     ) -> Option<Instant> {
         let head = self.policy.head_timeout.min(self.policy.idle_timeout);
         match (self.leg(), connected) {
-            _ if self.kind == Kind::Child => None,
+            _ if self.kind == Kind::Session => None,
             (Leg::Post, _) => None,
             // Without word of the connection the head's time runs from the end of its time.
             (_, None) => since.checked_add(self.policy.connect_timeout.saturating_add(head)),
@@ -124,17 +124,18 @@ impl Engine {
     }
 
     pub(super) fn open(&mut self, now: Instant, origin: &mut Origin, cause: Cause) {
-        let State::Connecting {
-            connected,
-            slot,
-            with_cursor,
-            ..
-        } = &mut self.state
-        else {
-            return;
+        let (known, with_cursor) = match &mut self.state {
+            State::Connecting {
+                connected,
+                slot,
+                with_cursor,
+                ..
+            } => {
+                drop(slot.take());
+                (connected.is_some(), *with_cursor)
+            }
+            _ => (false, false),
         };
-        let (known, with_cursor) = (connected.is_some(), *with_cursor);
-        drop(slot.take());
         if !known {
             origin.note_connected(now);
         }
@@ -190,7 +191,7 @@ impl Engine {
                 self.come_back(mishap, origin, parted, Duration::ZERO, None);
             }
             Decision::Fail(kind, executed) => self.fail(mishap, kind, executed, None),
-            Decision::Park(why) => self.park(now, why, cause),
+            Decision::Park(why) => self.park(now, why, cause, None),
             Decision::SessionLost => {
                 let executed = match self.leg() {
                     Leg::Post => Executed::No,
@@ -270,7 +271,7 @@ impl Engine {
             let kind = FaultKind::BudgetExhausted;
             return match self.kind.is_answer() {
                 true => self.fail(mishap, kind, Executed::Unknown, hint),
-                false => self.park(now, Parking::OutOfBudget, cause),
+                false => self.park(now, Parking::OutOfBudget, cause, hint),
             };
         }
         let mut wait = self.backoff(parted.polled).max(floor);
@@ -350,12 +351,16 @@ impl Engine {
         (now + wait <= since + POST_PATIENCE).then_some(wait)
     }
 
-    fn park(&mut self, now: Instant, why: Parking, cause: Cause) {
+    fn park(&mut self, now: Instant, why: Parking, cause: Cause, hint: Option<Hint>) {
         if why == Parking::TooLarge {
             self.position.reset();
         }
         let draw = self.draws.draw();
-        let probe_at = why.is_probed().then(|| now + backoff::probe(draw));
+        // Nothing from outside would bring a session back.
+        let probed = why.is_probed() || self.kind == Kind::Session;
+        let asked = hint.map(|hint| backoff::asked(&self.policy, hint.wait, self.draws.draw()));
+        let wait = backoff::probe(draw).max(asked.unwrap_or_default());
+        let probe_at = probed.then(|| now + wait);
         self.probing = false;
         self.go(now, State::Parked { why, probe_at }, cause);
     }

@@ -50,46 +50,31 @@ impl State {
     }
 }
 
-/// Where a stream is; see the diagram at [`Engine`](super::Engine).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum StateName {
-    /// Not begun.
-    Idle,
-    /// Waiting for its time.
-    Backoff,
-    /// Waiting for the origin's permit.
-    Queued,
-    /// An attempt is under way.
-    Connecting,
-    /// Events come.
-    Open,
-    /// Resting, visibly; some are probed.
-    Parked,
-    /// The response was delivered.
-    Done,
-    /// Over, with a fault.
-    Failed,
-    /// Closed by us.
-    Closed,
+named! {
+    /// Where a stream is; see the diagram at [`Engine`](super::Engine).
+    pub enum StateName {
+        /// Not begun.
+        Idle = "idle",
+        /// Waiting for its time.
+        Backoff = "backoff",
+        /// Waiting for the origin's permit.
+        Queued = "queued",
+        /// An attempt is under way.
+        Connecting = "connecting",
+        /// Events come.
+        Open = "open",
+        /// Resting, visibly; some are probed.
+        Parked = "parked",
+        /// The response was delivered.
+        Done = "done",
+        /// Over, with a fault.
+        Failed = "failed",
+        /// Closed by us.
+        Closed = "closed",
+    }
 }
 
 impl StateName {
-    /// The name in metrics and logs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Backoff => "backoff",
-            Self::Queued => "queued",
-            Self::Connecting => "connecting",
-            Self::Open => "open",
-            Self::Parked => "parked",
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Closed => "closed",
-        }
-    }
-
     /// Whether nothing follows.
     #[must_use]
     pub fn is_final(self) -> bool {
@@ -109,7 +94,7 @@ pub enum Input {
     /// The connection stands (TCP, TLS). Optional: the head or its failure says it too, but then
     /// the head's time runs with the connection's.
     Connected,
-    /// The head is there: 200 with an event stream. A child: it runs.
+    /// The head is there: 200 with an event stream. A session: it is in use.
     Opened,
     /// It went wrong, whatever "it" was.
     Failed(Trouble),

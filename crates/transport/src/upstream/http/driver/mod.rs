@@ -12,7 +12,6 @@ mod attempt;
 mod messages;
 mod obey;
 mod posting;
-mod telemetry;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -32,11 +31,11 @@ use super::client::Connected;
 use super::events::EventBody;
 use super::permits::Permit;
 use super::{Shared, body, faults};
+use crate::streams::Telemetry;
 use crate::upstream::{BoxFuture, Deadline, Reply};
 pub(crate) use attempt::{Call, Failure, Opened, send};
 pub(crate) use messages::{Messages, Reader};
 pub(crate) use posting::Posting;
-use telemetry::Telemetry;
 
 /// Makes the requests of one stream.
 pub(crate) trait Opener: Send + 'static {
@@ -132,7 +131,7 @@ impl Driver {
     ) -> Self {
         let engine = Engine::new(kind, shared.config.reconnect.clone(), (shared.random)());
         Self {
-            telemetry: Telemetry::new(&shared, kind),
+            telemetry: Telemetry::new(&shared.counters.streams, kind),
             shared,
             engine,
             opener,

@@ -236,8 +236,8 @@ impl Driver {
 
     pub(super) fn observe(&mut self) {
         while let Some(transition) = self.engine.poll_transition() {
-            if let Some(failure) = self.telemetry.noticed(&transition) {
-                self.last = Some(failure);
+            if let Some((trouble, detail)) = self.telemetry.noticed(&transition) {
+                self.last = Some(Failure::new(trouble, detail));
             }
             let last = self.last.as_deref().map(|last| last.detail.as_str());
             self.telemetry.transition(

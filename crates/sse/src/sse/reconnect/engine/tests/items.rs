@@ -176,7 +176,7 @@ fn a_stream_can_start_where_another_program_left_it() {
 
 #[test]
 fn kinds_without_a_cursor_never_send_one() {
-    for kind in [Kind::Listen, Kind::LegacySse, Kind::Child] {
+    for kind in [Kind::Listen, Kind::LegacySse, Kind::Session] {
         let mut run = Run::open(kind);
         run.event(Some("1"), "one");
         run.fail(Trouble::Reset);

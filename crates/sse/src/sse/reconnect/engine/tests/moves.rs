@@ -81,7 +81,11 @@ fn has_a_place(kind: Kind, state: StateName, input: Input) -> bool {
     let standing = matches!(kind, Kind::Standalone | Kind::Listen);
     match input {
         Input::Close => true,
-        Input::Connected | Input::Opened => state == StateName::Connecting,
+        Input::Connected => state == StateName::Connecting,
+        Input::Opened | Input::Failed(_) if kind == Kind::Session && state == StateName::Idle => {
+            input != Input::Failed(Trouble::Reset)
+        }
+        Input::Opened => state == StateName::Connecting,
         Input::Failed(Trouble::NoConnection) => state == StateName::Connecting,
         Input::Failed(Trouble::Reset) => state == StateName::Open,
         Input::Failed(_) => matches!(state, StateName::Connecting | StateName::Open),
@@ -98,27 +102,8 @@ fn has_a_place(kind: Kind, state: StateName, input: Input) -> bool {
 
 #[test]
 fn unlisted_inputs_are_errors_that_change_nothing() {
-    let kinds = [
-        Kind::Standalone,
-        Kind::Response,
-        Kind::ModernResponse,
-        Kind::Listen,
-        Kind::LegacySse,
-        Kind::Child,
-    ];
-    let states = [
-        StateName::Idle,
-        StateName::Backoff,
-        StateName::Queued,
-        StateName::Connecting,
-        StateName::Open,
-        StateName::Parked,
-        StateName::Done,
-        StateName::Failed,
-        StateName::Closed,
-    ];
-    for kind in kinds {
-        for state in states {
+    for &kind in Kind::ALL {
+        for &state in StateName::ALL {
             for input in INPUTS {
                 let Some(mut run) = in_state(kind, state) else {
                     continue;
@@ -214,7 +199,7 @@ fn what_is_over_stays_over() {
     run.tell(Input::Answered);
     run.tell(Input::Close);
     assert_eq!(run.poll(), Action::Finish(Finish::Done));
-    let mut run = Run::new(Kind::Child);
+    let mut run = Run::new(Kind::Session);
     run.tell(Input::Close);
     assert_eq!(run.poll(), Action::Finish(Finish::Closed));
 }

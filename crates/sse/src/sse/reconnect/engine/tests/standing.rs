@@ -156,19 +156,100 @@ fn hurry_ends_a_wait() {
     assert_eq!(run.reconnect(), Duration::ZERO);
 }
 
+/// A session that its client has opened.
+fn session() -> Run {
+    let mut run = Run::new(Kind::Session);
+    run.tell(Input::Opened);
+    run
+}
+
 #[test]
-fn a_child_that_crashes_ten_times_is_parked() {
-    let mut run = Run::new(Kind::Child);
-    for crash in 0..10 {
-        assert_ne!(run.engine.state(), StateName::Parked, "{crash}");
-        let (_, attempt) = run.attempt();
-        assert_eq!(attempt.opening, Opening::Spawn);
-        run.tell(Input::Opened);
+fn a_session_that_is_lost_ten_times_is_parked() {
+    let mut run = session();
+    for loss in 1..=10 {
         run.fail(Trouble::Ended);
+        assert_eq!(run.engine.health(run.now).unproductive, loss);
+        if loss == 10 {
+            break;
+        }
+        let (_, attempt) = run.attempt();
+        assert_eq!(attempt.opening, Opening::Session);
+        run.tell(Input::Opened);
     }
     assert_eq!(run.parking(), Some(Parking::OutOfBudget));
     let (waited, _) = run.attempt();
     assert!((48 * SECOND..=72 * SECOND).contains(&waited));
+}
+
+#[test]
+fn a_message_or_a_long_time_makes_a_session_productive() {
+    let mut run = session();
+    run.fail(Trouble::Ended);
+    run.reconnect();
+    run.engine.delivered();
+    run.fail(Trouble::Ended);
+    assert_eq!(run.engine.health(run.now).unproductive, 0);
+    assert!(run.reconnect() < SECOND, "at once, but spread");
+    run.fail(Trouble::Ended);
+    run.reconnect();
+    run.pass(30 * SECOND);
+    run.fail(Trouble::Ended);
+    assert_eq!(run.engine.health(run.now).unproductive, 0);
+    // What comes while there is no session belongs to none.
+    run.engine.delivered();
+    run.reconnect();
+    run.fail(Trouble::Ended);
+    assert_eq!(run.engine.health(run.now).unproductive, 1);
+}
+
+#[test]
+fn a_session_may_be_lost_before_it_was_ever_open() {
+    let mut run = Run::new(Kind::Session);
+    run.fail(Trouble::NoHead);
+    let (waited, attempt) = run.attempt();
+    assert!((SECOND..=2 * SECOND).contains(&waited), "{waited:?}");
+    assert_eq!(attempt.number, 2);
+}
+
+#[test]
+fn a_server_that_wants_time_before_a_new_session_gets_it() {
+    let mut run = session();
+    run.fail(Trouble::Ended);
+    run.attempt();
+    let retry_after = Some(20 * SECOND);
+    run.fail(Trouble::NoSession { retry_after });
+    let (waited, _) = run.attempt();
+    assert!((20 * SECOND..21 * SECOND).contains(&waited), "{waited:?}");
+    let retry_after = None;
+    run.fail(Trouble::NoSession { retry_after });
+    assert!(run.reconnect() < 6 * SECOND);
+    // The last hint counts even when nothing is tried soon.
+    let mut run = session();
+    run.fail(Trouble::Ended);
+    for _ in 0..10 {
+        run.refuse(Trouble::NoSession {
+            retry_after: Some(200 * SECOND),
+        });
+    }
+    let (waited, _) = run.attempt();
+    assert!((200 * SECOND..201 * SECOND).contains(&waited), "{waited:?}");
+}
+
+#[test]
+fn a_session_that_cannot_be_had_is_probed_whatever_the_reason() {
+    for trouble in [
+        Trouble::Tls,
+        Trouble::Redirected,
+        refused(401),
+        refused(405),
+    ] {
+        let mut run = session();
+        run.fail(Trouble::Ended);
+        run.refuse(trouble);
+        assert_eq!(run.engine.state(), StateName::Parked, "{trouble:?}");
+        let (waited, _) = run.attempt();
+        assert!((48 * SECOND..=72 * SECOND).contains(&waited));
+    }
 }
 
 #[test]

@@ -233,7 +233,7 @@ fn silence_is_death_where_a_reconnect_costs_nothing() {
         (Kind::Response, false),
         (Kind::ModernResponse, false),
         (Kind::LegacySse, false),
-        (Kind::Child, false),
+        (Kind::Session, false),
     ] {
         let mut run = Run::open(kind);
         let until = dies.then_some(run.now + 300 * SECOND);
