@@ -14,7 +14,6 @@ use parking_lot::Mutex;
 use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::message::Message;
 use tokio::io::AsyncRead;
-use tokio::process;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -22,10 +21,10 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use super::faults::{self, Death};
-use super::group::{Ask, Group};
+use super::group::Ask;
 use super::last_line::LastLine;
 use super::output::{self, Emptied};
-use super::spawn::spawn;
+use super::process::{Process, Started};
 use super::{Audience, Shared};
 use crate::lines::{self, LineSender, LineWriter};
 use crate::metrics::{ByteLabels, Reason};
@@ -68,16 +67,13 @@ impl Child {
         room: OwnedSemaphorePermit,
     ) -> Result<Self, Fault> {
         let not_started = |error| faults::not_started(&shared.name, &error);
-        let mut process = spawn(shared.config.command()).await.map_err(not_started)?;
-        let pipes = (
-            process.stdin.take(),
-            process.stdout.take(),
-            process.stderr.take(),
-        );
-        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
-            return Err(not_started(std::io::Error::other("it has no pipes")));
-        };
-        let id = process.id();
+        let started = shared.processes.start(shared.config.command()).await;
+        let Started {
+            stdin,
+            stdout,
+            stderr,
+            process,
+        } = started.map_err(not_started)?;
         let labels = ByteLabels {
             leg: "upstream",
             direction: "sent",
@@ -94,10 +90,9 @@ impl Child {
             }
         });
         let (ending, gone) = (CancellationToken::new(), CancellationToken::new());
-        debug!(server = shared.name, process = id, "started");
+        debug!(server = shared.name, process = process.id(), "started");
         let life = Life {
             running: Some(Running::new(&shared, room)),
-            group: Group::led_by(id),
             process,
             writer: Some(writer),
             router: router.clone(),
@@ -200,8 +195,7 @@ impl Drop for Running {
 /// The owner of a process, from its start until nothing of it is left.
 struct Life {
     shared: Arc<Shared>,
-    process: process::Child,
-    group: Group,
+    process: Box<dyn Process>,
     /// Until its stdin is closed.
     writer: Option<LineWriter>,
     router: Router,
@@ -358,10 +352,7 @@ impl Life {
                     ?ask,
                     "the server's process did not end by itself"
                 );
-                self.group.ask(ask);
-            }
-            if ask == Some(Ask::Kill) {
-                let _ = self.process.start_kill();
+                self.process.ask(ask);
             }
             if timeout(grace, self.over()).await.is_ok() {
                 return;
@@ -378,7 +369,7 @@ impl Life {
         let _ = self.process.wait().await;
         self.running = None;
         let mut pause = Duration::from_millis(2);
-        while !self.group.is_empty() {
+        while !self.process.is_alone() {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(100));
         }

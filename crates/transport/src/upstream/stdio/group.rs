@@ -13,10 +13,12 @@ pub(super) struct Group {
     id: Option<Pid>,
 }
 
-/// How a group is asked to end.
+/// How a process and its descendants are asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ask {
+pub enum Ask {
+    /// They may refuse (SIGTERM).
     Terminate,
+    /// They may not (SIGKILL).
     Kill,
 }
 

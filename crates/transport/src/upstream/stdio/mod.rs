@@ -5,6 +5,7 @@
 //!
 //! - `command` says what is started and whether it can be; `spawn` starts it from a thread that
 //!   lives as long as the process.
+//! - `process` is what a process is to its owner, and what a simulation replaces.
 //! - `child` is one running process: its pipes, how its death is noticed, how it is ended.
 //! - `group` ends a process with its descendants.
 //! - `name` is what a command is called, `last_line` what a process said before it died.
@@ -23,6 +24,7 @@ mod last_line;
 mod leg;
 mod name;
 mod output;
+mod process;
 mod spawn;
 
 use std::pin::pin;
@@ -42,7 +44,9 @@ use crate::metrics::Metrics;
 use child::Child;
 pub use command::{Audience, Launcher, StdioConfig};
 use crashes::Crashes;
+pub use group::Ask;
 use leg::ChildLeg;
+pub use process::{OsProcesses, Process, Processes, Started};
 
 /// How long a start waits for room when as many children run as may, and how much longer when one
 /// of them is just ending.
@@ -59,6 +63,7 @@ struct Shared {
     config: StdioConfig,
     /// What the server is called in logs and errors.
     name: String,
+    processes: Arc<dyn Processes>,
     /// One permit per child that runs.
     room: Arc<Semaphore>,
     /// Children that run and are being ended.
@@ -71,12 +76,23 @@ impl StdioUpstream {
     /// An upstream that starts its command as `config` says and counts into `metrics`.
     #[must_use]
     pub fn new(config: StdioConfig, metrics: Arc<Metrics>) -> Self {
+        Self::with_processes(config, Arc::new(OsProcesses), metrics)
+    }
+
+    /// The same with processes of another kind.
+    #[must_use]
+    pub fn with_processes(
+        config: StdioConfig,
+        processes: Arc<dyn Processes>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 name: config.display_name(),
                 room: Arc::new(Semaphore::new(config.max_children)),
                 ending: AtomicUsize::new(0),
                 crashes: Mutex::new(Crashes::new(&config.reconnect)),
+                processes,
                 metrics,
                 config,
             }),
