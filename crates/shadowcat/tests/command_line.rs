@@ -150,8 +150,11 @@ fn usage_errors_are_one_line_that_says_what_to_do() {
             &["check", "--json", "uvx", "a=s3cret", "-v"],
             "shadowcat check [OPTIONS] -- uvx ...;",
         ),
-        (&["forward", "http://h/", "--lisen", "x"], "'--listen'"),
-        (&["sse", "http://h/", "-y"], "'-y'"),
+        (
+            &["forward", "http://h/", "--lisen", "x"],
+            "there is no option '--lisen'; a similar one is '--listen'; see",
+        ),
+        (&["sse", "http://h/", "-y"], "no option '-y'; see"),
         (&["forward", "http://h/", "--", "node"], "either"),
         (&["forward", "--lisen", "x"], "'--listen'"),
         (&["forward", "ftp://h/"], "http://"),
@@ -328,6 +331,10 @@ fn completions_know_the_options() {
         assert!(output.status.success());
         for word in ["retry-hint-max", "last-event-id", "check", "demo"] {
             assert!(text(&output.stdout).contains(word), "{shell} {word}");
+        }
+        if ["bash", "zsh", "fish"].contains(&shell) {
+            let versions = text(&output.stdout).matches("2025-11-25").count();
+            assert!(versions >= 4, "{shell}: for two options of two commands");
         }
     }
 }

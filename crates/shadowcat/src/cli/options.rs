@@ -57,11 +57,11 @@ pub struct ProtocolOptions {
     pub stream_after: Duration,
 
     /// Refuse protocol versions below this one, on either leg
-    #[arg(long, value_name = "VERSION", value_parser = values::version)]
+    #[arg(long, value_name = "VERSION", value_parser = values::version())]
     pub min_version: Option<ProtocolVersion>,
 
     /// Refuse every protocol version but this one, on either leg
-    #[arg(long, value_name = "VERSION", value_parser = values::version)]
+    #[arg(long, value_name = "VERSION", value_parser = values::version())]
     pub pin: Option<ProtocolVersion>,
 
     /// What the loss of the server's session means for the client

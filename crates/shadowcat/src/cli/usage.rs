@@ -27,7 +27,7 @@ pub(crate) fn explain(
                 "unexpected word {word:?}; a command to start goes after \"--\", words with blanks \
                  into quotes"
             ),
-            (None, None) => one_line(&rendered),
+            (None, None) => mistyped(error).unwrap_or_else(|| one_line(&rendered)),
         },
         _ => one_line(&rendered),
     };
@@ -92,6 +92,21 @@ fn stray_word(error: &Error) -> Option<&str> {
         ContextValue::String(word) if !word.starts_with('-') => Some(word),
         _ => None,
     }
+}
+
+/// A mistyped option. The library's own message goes on to say how a server's command would be given
+/// it, which is not what was meant.
+fn mistyped(error: &Error) -> Option<String> {
+    let word = |kind| match error.get(kind)? {
+        ContextValue::String(word) => Some(word.clone()),
+        ContextValue::Strings(words) => words.first().cloned(),
+        _ => None,
+    };
+    let option = word(ContextKind::InvalidArg)?;
+    Some(match word(ContextKind::SuggestedArg) {
+        Some(known) => format!("there is no option '{option}'; a similar one is '{known}'"),
+        None => format!("there is no option '{option}'"),
+    })
 }
 
 /// The library's message: its several paragraphs in one line, without the usage summary.

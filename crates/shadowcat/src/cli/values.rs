@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use http::Uri;
 use shadowcat_mcp::origin;
 use shadowcat_mcp::version::ProtocolVersion;
@@ -74,12 +75,10 @@ pub(crate) fn jitter(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A protocol version.
-pub(crate) fn version(text: &str) -> Result<ProtocolVersion, String> {
-    text.parse().map_err(|_| {
-        let known = ProtocolVersion::ALL.map(ProtocolVersion::as_str);
-        format!("known versions are {}", known.join(", "))
-    })
+/// A protocol version. The known ones are in the help and in the shells' completions.
+pub(crate) fn version() -> impl TypedValueParser<Value = ProtocolVersion> {
+    let known = ProtocolVersion::ALL.map(ProtocolVersion::as_str);
+    PossibleValuesParser::new(known).try_map(|text| text.parse::<ProtocolVersion>())
 }
 
 /// `scheme://host[:port]`, as a browser sends it.
