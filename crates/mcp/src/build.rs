@@ -149,8 +149,8 @@ fn client_info() -> String {
     )
 }
 
-/// Whether two equal notifications of this method say no more than one: the receiver fetches the
-/// current state after either.
+/// Whether two notifications of this method with equal params say no more than one: the receiver
+/// fetches the current state after either.
 #[must_use]
 pub fn is_coalescible(message: &Message) -> bool {
     matches!(
@@ -162,4 +162,18 @@ pub fn is_coalescible(message: &Message) -> bool {
                 | Method::ResourcesUpdated
         )
     )
+}
+
+/// What two notifications have in common that say no more than one, however each is written; `None`
+/// for what has to be told as often as it comes.
+#[must_use]
+pub fn coalescing_key(message: &Message) -> Option<Bytes> {
+    if !is_coalescible(message) {
+        return None;
+    }
+    let params = message.body().map_or("{}", str::trim);
+    Some(Bytes::from(format!(
+        "{} {params}",
+        message.method()?.as_str()
+    )))
 }

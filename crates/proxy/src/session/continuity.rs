@@ -10,6 +10,7 @@
 //! were too many and the server is only probed, while every request is answered with an error, is
 //! for the engine to say ([`recovery`](super::recovery)). Here is done what it says.
 
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -142,8 +143,10 @@ impl Session {
         self.tell_client(cancels.collect());
     }
 
-    /// Gives messages of ours to the client, without waiting for it.
-    fn tell_client(self: &Arc<Self>, messages: Vec<Message>) {
+    /// Gives messages of ours to the client, without waiting for it; what says the same twice, once.
+    fn tell_client(self: &Arc<Self>, mut messages: Vec<Message>) {
+        let mut told = HashSet::new();
+        messages.retain(|m| build::coalescing_key(m).is_none_or(|key| told.insert(key)));
         if messages.is_empty() {
             return;
         }

@@ -58,7 +58,7 @@ struct State {
     reader: u64,
     attached: bool,
     /// Notifications that say the same twice are kept once while nobody has read them: where
-    /// each stands in the log.
+    /// each stands in the log, by [`build::coalescing_key`].
     unread: HashMap<Bytes, EventId>,
     /// Requests of the server that nobody has read, by the id that the client would see.
     unread_asks: Vec<(RequestId, EventId)>,
@@ -257,8 +257,10 @@ impl Session {
             _ => Class::Notification,
         };
         let payload = message.as_line();
-        let compared = build::is_coalescible(&message);
-        if compared && self.is_waiting(&payload).await {
+        let compared = build::coalescing_key(&message);
+        if let Some(key) = &compared
+            && self.is_waiting(key).await
+        {
             self.shared.metrics.coalesced.inc();
             return;
         }
@@ -281,13 +283,13 @@ impl Session {
                 state.unread_asks.push((ask.clone(), id));
             }
         }
-        if compared {
+        if let Some(key) = compared {
             let mut state = self.standalone.state.lock();
             if id.sequence > state.cursor {
                 if state.unread.len() >= MAX_COMPARED {
                     state.unread.clear();
                 }
-                state.unread.insert(payload, id);
+                state.unread.insert(key, id);
             }
         }
         self.standalone.changed.notify_waiters();
@@ -312,8 +314,8 @@ impl Session {
     }
 
     /// Whether an equal notification waits to be read. One that the log has given up does not.
-    async fn is_waiting(&self, payload: &Bytes) -> bool {
-        let waiting = self.standalone.state.lock().unread.get(payload).copied();
+    async fn is_waiting(&self, key: &Bytes) -> bool {
+        let waiting = self.standalone.state.lock().unread.get(key).copied();
         match waiting {
             Some(id) => self.shared.log.holds(self.key, id).await,
             None => false,

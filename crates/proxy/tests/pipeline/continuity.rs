@@ -54,6 +54,31 @@ async fn restore(server: &FakeServer, leg: usize) {
     }
 }
 
+/// A server may say by itself what we say for it.
+#[tokio::test(start_paused = true)]
+async fn each_change_is_told_once_after_a_restart() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let (client, mut events, feeder) = set_up(&proxy).await;
+    feeder.fail(session_lost()).await;
+    let early = proxy.server.request().await.stream(false);
+    early
+        .message(r#"{"method":"notifications/tools/list_changed","params":{}}"#)
+        .await;
+    early.respond("{}").await;
+    proxy.server.request().await.json("{}");
+    proxy.server.standalone().await.refuse();
+    let mut news = Vec::new();
+    for _ in 0..3 {
+        news.push(events.message().await.unwrap());
+    }
+    for once in ["tools/list_changed", "resources/list_changed", "file:///a"] {
+        let told = news.iter().filter(|message| message.contains(once));
+        assert_eq!(told.count(), 1, "{news:?}");
+    }
+    client.delete().await;
+    assert_eq!(events.message().await, None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refused_request_goes_once_into_the_new_session_whatever_its_method() {
     let proxy = Proxy::new(Habits::default(), Config::default());

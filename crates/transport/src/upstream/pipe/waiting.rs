@@ -22,7 +22,7 @@ const MAX_MESSAGES: usize = 1024;
 pub(super) struct Waiting {
     messages: VecDeque<(Rank, Message)>,
     bytes: usize,
-    /// The change notifications that wait.
+    /// The change notifications that wait, by what they say.
     changes: HashSet<Bytes>,
 }
 
@@ -75,7 +75,9 @@ impl Rank {
 impl Waiting {
     pub(super) fn push(&mut self, message: Message) -> Pushed {
         let rank = Rank::of(&message);
-        if rank == Rank::Change && !self.changes.insert(message.raw().clone()) {
+        if let Some(key) = build::coalescing_key(&message)
+            && !self.changes.insert(key)
+        {
             return Pushed::Coalesced;
         }
         let mut given_up = Vec::new();
@@ -89,7 +91,7 @@ impl Waiting {
                 given_up.push(victim);
             } else {
                 // Requests only: what cannot wait is the newcomer.
-                self.changes.remove(message.raw());
+                self.forget_change(&message);
                 given_up.push(rank);
                 return Pushed::Kept(given_up);
             }
@@ -121,12 +123,16 @@ impl Waiting {
     }
 
     fn remove(&mut self, at: usize) -> Option<Message> {
-        let (rank, message) = self.messages.remove(at)?;
+        let (_, message) = self.messages.remove(at)?;
         self.bytes -= message.raw().len();
-        if rank == Rank::Change {
-            self.changes.remove(message.raw());
-        }
+        self.forget_change(&message);
         Some(message)
+    }
+
+    fn forget_change(&mut self, message: &Message) {
+        if let Some(key) = build::coalescing_key(message) {
+            self.changes.remove(&key);
+        }
     }
 }
 
@@ -171,10 +177,13 @@ mod tests {
         let mut waiting = Waiting::default();
         let tools = build::notification(&Method::ToolsListChanged, None);
         let (a, b) = (build::resource_updated("a"), build::resource_updated("b"));
+        let same =
+            message(r#"{"method":"notifications/tools/list_changed","jsonrpc":"2.0"}"#.to_owned());
         for message in [&tools, &a, &b] {
             assert_eq!(waiting.push(message.clone()), Pushed::Kept(vec![]));
             assert_eq!(waiting.push(message.clone()), Pushed::Coalesced);
         }
+        assert_eq!(waiting.push(same), Pushed::Coalesced);
         assert_eq!(drained(&mut waiting), [tools.clone(), a, b]);
         assert_eq!(waiting.push(tools), Pushed::Kept(vec![]));
     }
