@@ -62,7 +62,7 @@ impl LineWriter {
     /// # Errors
     /// The pipe's, or [`io::ErrorKind::TimedOut`].
     pub(crate) async fn finish(mut self, patience: Duration) -> io::Result<()> {
-        self.sender.room.close();
+        self.refuse();
         let _ = self.sender.lines.send(Entry::End);
         loop {
             let before = self.progress.load(Ordering::Relaxed);
@@ -76,6 +76,11 @@ impl LineWriter {
                 }
             }
         }
+    }
+
+    /// Takes no more lines. What was taken is still written.
+    pub(crate) fn refuse(&self) {
+        self.sender.room.close();
     }
 
     /// Ends when the pipe is broken, with the reason; a writer that finished has none.

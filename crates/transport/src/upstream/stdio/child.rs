@@ -269,6 +269,10 @@ impl Life {
             _ = broken => Ok(Death::InputClosed),
         };
         self.router.hurry();
+        if let Some(writer) = &self.writer {
+            // Whoever comes now has still done nothing.
+            writer.refuse();
+        }
         let status = match first {
             Err(status) => status,
             Ok(closed) => {

@@ -153,3 +153,6 @@ impl Shared {
         Ok(child)
     }
 }
+
+#[cfg(test)]
+mod tests;
