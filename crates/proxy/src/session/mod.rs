@@ -148,11 +148,12 @@ impl Session {
     /// A session whose upstream leg is not open yet.
     pub(crate) fn new(shared: Arc<Shared>, key: SessionKey, era: Era) -> Arc<Self> {
         let leg = shared.upstream.leg(era);
+        let span = tracing::error_span!(parent: None, "session", id = key.0);
         Arc::new(Self {
-            recovery: Recovery::new(&shared),
+            recovery: Recovery::new(&shared, &span),
             shared,
             key,
-            span: tracing::error_span!(parent: None, "session", id = key.0),
+            span,
             era,
             version: Mutex::new(LegVersion::default()),
             link: RwLock::new(Link::new(leg)),

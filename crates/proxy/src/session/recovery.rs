@@ -17,7 +17,7 @@ use shadowcat_sse::reconnect::{
 };
 use shadowcat_transport::streams::Telemetry;
 use tokio::time::Instant;
-use tracing::error;
+use tracing::{Span, error};
 
 use super::Shared;
 use super::link::Health;
@@ -43,12 +43,12 @@ struct State {
 }
 
 impl Recovery {
-    /// Of a session that is not open yet.
-    pub(super) fn new(shared: &Shared) -> Self {
+    /// Of a session that is not open yet, and logs in this span.
+    pub(super) fn new(shared: &Shared, span: &Span) -> Self {
         let (policy, seed) = (shared.config.reconnect.clone(), shared.entropy.bits());
         Self(Mutex::new(State {
             engine: Engine::new(Kind::Session, policy, seed),
-            telemetry: Telemetry::new(&shared.streams, Kind::Session),
+            telemetry: Telemetry::new(&shared.streams, Kind::Session).inside(span),
             last: None,
             failed_at: Instant::now(),
         }))

@@ -84,6 +84,14 @@ impl Telemetry {
         }
     }
 
+    /// The same with its moves told inside this span, whoever makes them.
+    #[must_use]
+    pub fn inside(mut self, span: &Span) -> Self {
+        let (server, kind) = (&self.streams.server, self.kind.as_str());
+        self.span = Some(tracing::debug_span!(parent: span, "stream", %server, kind));
+        self
+    }
+
     pub(crate) fn was_open(&self) -> bool {
         self.was_open
     }

@@ -139,6 +139,7 @@ impl Engine {
         if !known {
             origin.note_connected(now);
         }
+        self.last_start.get_or_insert(now);
         self.counters.opened += 1;
         self.probing = false;
         self.last_trouble = None;

@@ -211,6 +211,15 @@ fn a_session_may_be_lost_before_it_was_ever_open() {
     assert_eq!(attempt.number, 2);
 }
 
+/// Its client's opening is an attempt, too.
+#[test]
+fn a_session_that_is_lost_at_once_is_not_made_anew_at_once() {
+    let mut run = session();
+    run.engine.delivered();
+    run.fail(Trouble::Ended);
+    assert!(run.reconnect() >= 250 * MS);
+}
+
 #[test]
 fn a_server_that_wants_time_before_a_new_session_gets_it() {
     let mut run = session();
