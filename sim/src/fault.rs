@@ -163,6 +163,80 @@ impl Spot {
     }
 }
 
+/// What befalls one process of a server on pipes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct ChildPlan {
+    pub(crate) start: Start,
+    /// Where its output breaks off: in which line, at which of its bytes.
+    pub(crate) cut: Option<(How, u32, Spot)>,
+    pub(crate) stubborn: Stubborn,
+}
+
+impl ChildPlan {
+    /// The name of its output's end in reports.
+    pub(crate) fn name(how: How) -> &'static str {
+        match how {
+            How::End => "child: exits",
+            How::Close => "child: closes its stdout",
+            How::Reset => "child: crashes",
+            How::Silence => "child: hangs",
+        }
+    }
+}
+
+/// How a process begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) enum Start {
+    #[default]
+    Well,
+    /// The operating system does not start it.
+    Refused,
+    /// It does nothing for so long.
+    Slow(Duration),
+    /// It exits before it has read anything.
+    Exits,
+    /// It exits when it has read the `initialize`.
+    ExitsInHandshake,
+    /// It crashes in the middle of its answer to that.
+    ExitsInAnswer,
+}
+
+impl Start {
+    /// The name in reports, of a bad one.
+    pub(crate) fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Well => None,
+            Self::Refused => Some("child: does not start"),
+            Self::Slow(_) => Some("child: starts slowly"),
+            Self::Exits => Some("child: exits at its start"),
+            Self::ExitsInHandshake => Some("child: exits in the handshake"),
+            Self::ExitsInAnswer => Some("child: crashes in its first answer"),
+        }
+    }
+}
+
+/// Whether a process ends when it is asked to.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) enum Stubborn {
+    #[default]
+    Never,
+    /// Not when its stdin ends.
+    Once,
+    /// Nor by SIGTERM.
+    Always,
+}
+
+impl Stubborn {
+    /// The name in reports, when it was.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Never => "child: ends when asked",
+            Self::Once => "child: ignores the end of its stdin",
+            Self::Always => "child: must be killed",
+        }
+    }
+}
+
 /// Something that happens to everybody at once.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Disaster {

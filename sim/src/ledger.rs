@@ -132,6 +132,8 @@ pub(crate) struct Call {
     pub(crate) executions: u32,
     /// Messages that were sent whole at least once.
     pub(crate) sent_whole: Vec<Mark>,
+    /// Results that were sent whole on a stream for everything.
+    pub(crate) results_sent: u32,
     /// Messages with an id of their own.
     pub(crate) with_id: Vec<Mark>,
     /// What the client got: messages with their times.

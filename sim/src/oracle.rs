@@ -38,6 +38,7 @@ pub(crate) fn leaks(ledger: &Ledger, metrics: &Metrics) {
         ("client streams", metrics.client_streams.get()),
         ("client connections", metrics.client_connections.get()),
         ("upstream streams", metrics.upstream_streams.get()),
+        ("processes", metrics.children.get()),
     ];
     for (name, value) in gauges {
         if value != 0 {
@@ -160,7 +161,7 @@ impl JudgedCall<'_> {
     fn judge_order(&self, found: &mut Vec<String>) {
         let key = self.key;
         let mut got = self.call.got.clone();
-        if self.plan.server.transport == Transport::Sse {
+        if self.plan.server.transport.is_pipe() {
             // Two runs of a safe request are on one stream, each in order, and a question names no
             // request.
             got.retain(|(_, mark)| !self.call.asks.contains(mark));
@@ -225,11 +226,21 @@ impl JudgedCall<'_> {
                     ));
                 }
                 let once = self.call.posts.len() == 1;
-                if once || self.plan.server.transport != Transport::Sse {
+                if once || !self.plan.server.transport.is_pipe() {
                     self.judge_complete(Some(*exec), found);
                 }
             }
             Outcome::Error(error) => {
+                // What a process has written is in the pipe, whatever becomes of the process.
+                let late = error.kind.as_deref() == Some("timeout");
+                if self.plan.server.transport == Transport::Stdio
+                    && self.call.results_sent > 0
+                    && !late
+                {
+                    found.push(format!(
+                        "{key} failed after its result was written: {error:?}"
+                    ));
+                }
                 if excuses::find(
                     self.plan,
                     self.facts,
@@ -247,7 +258,7 @@ impl JudgedCall<'_> {
                     ));
                 }
                 // On a stream for everything the call's messages go on after its POST has failed.
-                let over = self.plan.server.transport == Transport::Sse;
+                let over = self.plan.server.transport.is_pipe();
                 if error.kind.as_deref() != Some("timeout") && !over {
                     self.judge_complete(None, found);
                 }
@@ -324,7 +335,7 @@ fn judge_session(
     found: &mut Vec<String>,
 ) {
     // What comes on one stream for everything goes to the client on several.
-    let one_way = plan.server.transport != Transport::Sse;
+    let one_way = !plan.server.transport.is_pipe();
     let mut got = session.got.clone();
     if !one_way {
         got.sort_by_key(|(_, number)| *number);

@@ -3,10 +3,11 @@
 mod draw;
 mod modern;
 mod sse;
+mod stdio;
 
 use std::time::Duration;
 
-use crate::fault::{Disaster, Fault};
+use crate::fault::{ChildPlan, Disaster, Fault};
 use crate::ledger::CallKey;
 use crate::wire::Manner;
 
@@ -19,6 +20,8 @@ pub(crate) struct Plan {
     pub(crate) mode: Mode,
     pub(crate) server: Personality,
     pub(crate) clients: Vec<ClientPlan>,
+    /// What befalls the server's processes, one after the other.
+    pub(crate) children: Vec<ChildPlan>,
     /// When what happens, from the start.
     pub(crate) disasters: Vec<(Duration, Disaster)>,
     pub(crate) request_timeout: Option<Duration>,
@@ -42,12 +45,13 @@ impl Plan {
 
 impl Plan {
     /// What is special about its peers and wires, for the report.
-    pub(crate) fn traits(&self) -> [(&'static str, bool); 18] {
+    pub(crate) fn traits(&self) -> [(&'static str, bool); 19] {
         let (server, wires) = (&self.server, [self.upstream_wire, self.client_wire]);
         [
             ("mode: reverse", self.mode == Mode::Reverse),
             ("mode: forward", self.mode == Mode::Forward),
             ("server: HTTP+SSE", server.transport == Transport::Sse),
+            ("server: stdio", server.transport == Transport::Stdio),
             ("server: modern", server.transport == Transport::Modern),
             ("server: no ids", server.ids == Ids::None),
             ("server: some ids", server.ids == Ids::Some),
@@ -124,6 +128,15 @@ pub(crate) enum Transport {
     Sse,
     /// Streamable HTTP of 2026-07-28: no sessions, no ids, and `subscriptions/listen`.
     Modern,
+    /// A process for each session, with a message a line on its pipes.
+    Stdio,
+}
+
+impl Transport {
+    /// Whether one way brings everything, and is the session.
+    pub(crate) fn is_pipe(self) -> bool {
+        matches!(self, Self::Sse | Self::Stdio)
+    }
 }
 
 /// Which events have ids.

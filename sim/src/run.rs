@@ -13,7 +13,9 @@ use shadowcat_store::Limits;
 use shadowcat_store::memory::MemoryLog;
 use shadowcat_transport::downstream::http::HttpEdgeConfig;
 use shadowcat_transport::metrics::Metrics;
+use shadowcat_transport::upstream::Upstream;
 use shadowcat_transport::upstream::http::{HttpUpstream, HttpUpstreamConfig, Policy};
+use shadowcat_transport::upstream::stdio::{Audience, Launcher, StdioConfig, StdioUpstream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -21,12 +23,14 @@ use tokio_util::sync::CancellationToken;
 use crate::client::{Edge, HttpClient, StdioClient};
 use crate::ledger::Ledger;
 use crate::oracle;
-use crate::plan::{Draw, Mode, Plan};
+use crate::plan::{Draw, Mode, Plan, Transport};
 use crate::report::Report;
-use crate::server::{Network, Server};
+use crate::server::{Children, Network, Server};
 use crate::watch;
 use crate::wire;
 
+/// Bytes of a message.
+const MAX_MESSAGE_SIZE: usize = 16 * 1024 * 1024;
 /// The most simulated time that clients may take for their calls.
 const CAP: Duration = Duration::from_secs(3 * 3600);
 /// What a server may have asked for at most, in `retry` and `Retry-After`.
@@ -187,26 +191,18 @@ fn pipeline(
     server: &Arc<Server>,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Shared>, String> {
-    let config = HttpUpstreamConfig {
-        url: Uri::from_static("http://server/mcp"),
-        headers: HeaderMap::new(),
-        max_message_size: 16 * 1024 * 1024,
-        reconnect: Policy {
-            initial: Duration::from_secs(1),
-            max: Duration::from_secs(30),
-            jitter: 0.3,
-            hint_max: HINT_MAX,
-            idle_timeout: plan.idle_timeout,
-            ..Policy::default()
-        },
-        forward_auth: false,
-        max_connections: 1000,
+    let policy = Policy {
+        initial: Duration::from_secs(1),
+        max: Duration::from_secs(30),
+        jitter: 0.3,
+        hint_max: HINT_MAX,
+        idle_timeout: plan.idle_timeout,
+        ..Policy::default()
     };
-    let jitter = SeededEntropy::new(plan.seed ^ 1);
-    let dial = Arc::new(Network(Arc::clone(server)));
-    let random = Arc::new(move || jitter.bits());
-    let upstream = HttpUpstream::new(config, dial, random, Arc::clone(metrics))
-        .map_err(|error| error.to_string())?;
+    let upstream = match plan.server.transport {
+        Transport::Stdio => on_pipes(policy, server, metrics),
+        _ => over_http(plan, policy, server, metrics)?,
+    };
     let config = Config {
         request_timeout: plan.request_timeout,
         versions: VersionPolicy::default(),
@@ -220,9 +216,50 @@ fn pipeline(
     let entropy = Arc::new(SeededEntropy::new(plan.seed ^ 2));
     Ok(Shared::new(
         config,
-        Arc::new(upstream),
+        upstream,
         Arc::new(log),
         Arc::clone(metrics),
         entropy,
+    ))
+}
+
+fn over_http(
+    plan: &Plan,
+    reconnect: Policy,
+    server: &Arc<Server>,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<dyn Upstream>, String> {
+    let config = HttpUpstreamConfig {
+        url: Uri::from_static("http://server/mcp"),
+        headers: HeaderMap::new(),
+        max_message_size: MAX_MESSAGE_SIZE,
+        reconnect,
+        forward_auth: false,
+        max_connections: 1000,
+    };
+    let jitter = SeededEntropy::new(plan.seed ^ 1);
+    let dial = Arc::new(Network(Arc::clone(server)));
+    let random = Arc::new(move || jitter.bits());
+    let upstream = HttpUpstream::new(config, dial, random, Arc::clone(metrics));
+    Ok(Arc::new(upstream.map_err(|error| error.to_string())?))
+}
+
+fn on_pipes(reconnect: Policy, server: &Arc<Server>, metrics: &Arc<Metrics>) -> Arc<dyn Upstream> {
+    let config = StdioConfig {
+        program: "server".into(),
+        arguments: Vec::new(),
+        environment: Vec::new(),
+        directory: None,
+        audience: Audience::Anyone,
+        launcher: Launcher::default(),
+        max_children: 100,
+        reconnect,
+        max_message_size: MAX_MESSAGE_SIZE,
+    };
+    let processes = Arc::new(Children(Arc::clone(server)));
+    Arc::new(StdioUpstream::with_processes(
+        config,
+        processes,
+        Arc::clone(metrics),
     ))
 }

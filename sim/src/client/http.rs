@@ -15,7 +15,7 @@ use super::modern::{self, Subscription, is_modern};
 use super::{INITIALIZED, PATIENCE, Received, cancelled, initialize, left, receive, request};
 use crate::http1::{self, Conn, Head};
 use crate::ledger::{CallKey, Ledger, Outcome};
-use crate::plan::{CallPlan, ClientCut, Plan, Transport};
+use crate::plan::{CallPlan, ClientCut, Plan};
 use crate::wire::{self, Manner, Wire};
 
 /// Where clients connect to.
@@ -383,7 +383,7 @@ impl HttpClient {
     /// The call whose stream must bring a message, if it is known. What names no request may come on
     /// any where the server has one stream for everything.
     fn stream_of(&self, key: Option<CallKey>, message: &Value) -> Option<CallKey> {
-        let shared = self.plan.server.transport == Transport::Sse;
+        let shared = self.plan.server.transport.is_pipe();
         let asks = message["method"].is_string() && !message["id"].is_null();
         key.filter(|_| !(shared && asks))
     }

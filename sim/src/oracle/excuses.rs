@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::answers_are_read;
 use super::pace::TICK;
 use crate::fault::How;
-use crate::ledger::{Call, ErrorSeen, Facts, Fate, StreamFate, Visit};
+use crate::ledger::{Call, ErrorSeen, Facts, Fate, SessionFacts, StreamFate, Visit};
 use crate::plan::{CallPlan, Plan, Transport};
 use crate::run::HINT_MAX;
 
@@ -43,8 +43,16 @@ pub(super) fn find(
             || !is_undisturbed(call)
             || lost_since(plan, facts, call, at)
             || is_silent(facts, call)
+            || its_process_hung(plan, facts, client, sent, at)
             || asks_elsewhere(plan, facts, wanted, client);
         return (at >= sent + limit && disturbed).then_some("the request's deadline");
+    }
+    if plan.server.transport == Transport::Stdio {
+        let ended = processes_ended(facts, client, sent, at);
+        let unread = wanted.method == "tools/call" && error.executed.as_deref() == Some("unknown");
+        if ended > 1 || unread && ended > 0 {
+            return Some("its process ended, perhaps before it had read it");
+        }
     }
     let Some(last) = call.posts.last() else {
         let reset = facts.resets.iter().any(|when| (sent..=at).contains(when));
@@ -131,6 +139,35 @@ pub(super) fn find(
         Fate::Json { whole: true } | Fate::Accepted => None,
         Fate::Stream(_) => stream(facts, call, last, at, spent),
     }
+}
+
+/// The sessions that this client has shaken hands for.
+fn sessions_of(facts: &Facts, client: usize) -> impl Iterator<Item = &SessionFacts> {
+    let handshakes = facts.handshakes.get(&client).into_iter().flatten();
+    handshakes.filter_map(|visit| facts.sessions.get(&visit.session))
+}
+
+/// The client's processes that ended while it waited.
+fn processes_ended(facts: &Facts, client: usize, sent: Duration, at: Duration) -> usize {
+    sessions_of(facts, client)
+        .filter_map(|session| session.lost)
+        .filter(|lost| (sent..=at).contains(lost))
+        .count()
+}
+
+/// The client's process did nothing any more while it waited, not even read.
+fn its_process_hung(
+    plan: &Plan,
+    facts: &Facts,
+    client: usize,
+    sent: Duration,
+    at: Duration,
+) -> bool {
+    plan.server.transport == Transport::Stdio
+        && sessions_of(facts, client).any(|session| {
+            session.silent.is_some_and(|silent| silent <= at)
+                && session.lost.is_none_or(|lost| lost >= sent)
+        })
 }
 
 /// Whether the request, sent again after `last` was settled, was lost on its way to the server: all
@@ -276,7 +313,7 @@ fn is_lost_answer(fate: &Fate) -> bool {
 fn lost_since(plan: &Plan, facts: &Facts, call: &Call, at: Duration) -> bool {
     // A stream that the proxy closes has ended for the server when that arrives there.
     let at = match plan.server.transport {
-        Transport::Streamable | Transport::Modern => at,
+        Transport::Streamable | Transport::Modern | Transport::Stdio => at,
         Transport::Sse => at + plan.upstream_wire[1].latency + TICK,
     };
     call.posts
@@ -293,7 +330,7 @@ fn lost_since(plan: &Plan, facts: &Facts, call: &Call, at: Duration) -> bool {
 
 /// Its question came with another call's answer, which the client did not read to its end.
 fn asks_elsewhere(plan: &Plan, facts: &Facts, wanted: &CallPlan, client: usize) -> bool {
-    let shared = plan.server.transport == Transport::Sse;
+    let shared = plan.server.transport.is_pipe();
     shared && wanted.asks_before.is_some() && !answers_are_read(facts, client)
 }
 

@@ -30,6 +30,7 @@ pub(super) fn judge(plan: &Plan, facts: &Facts, found: &mut Vec<String>) {
             ));
         }
     }
+    starts(plan, facts, found);
     for (key, call) in &facts.calls {
         for pair in call.posts.windows(2) {
             hinted(&format!("{key}'s POST"), &pair[0], &pair[1], found);
@@ -57,6 +58,51 @@ pub(super) fn judge(plan: &Plan, facts: &Facts, found: &mut Vec<String>) {
                 found.push(format!("{what} came again after {:?}", pair[0].fate));
             }
         }
+    }
+}
+
+/// A process that ends again and again without having been of use is started ever later. Whose a
+/// process is that ends before it is spoken to is known where there is one client only, and from
+/// then on when it has its session.
+fn starts(plan: &Plan, facts: &Facts, found: &mut Vec<String>) {
+    if plan.server.transport != Transport::Stdio || plan.clients.len() > 1 {
+        return;
+    }
+    let opened = |visit: &Visit| matches!(&visit.fate, Fate::Stream(stream) if stream.opened);
+    let Some(first) = facts.openings.iter().position(opened) else {
+        return;
+    };
+    let mut in_vain = 0;
+    for (n, pair) in facts.openings[first..].windows(2).enumerate() {
+        let (before, after) = (&pair[0], &pair[1]);
+        let (ended, useful) = match &before.fate {
+            Fate::Stream(stream) => {
+                let ended = stream.broke.map_or(before.until, |(at, _)| at);
+                let long = ended >= before.at + Duration::from_secs(30);
+                (ended, stream.new_messages > 0 || long)
+            }
+            _ => (before.until, false),
+        };
+        // What the first one answered to the handshake went to the client.
+        in_vain = if useful || n == 0 { 0 } else { in_vain + 1 };
+        let short = ended < before.at + Duration::from_secs(1);
+        let spaced = before.at + if short { MIN_INTERVAL } else { Duration::ZERO };
+        let least = (ended + own_delay(in_vain)).max(spaced);
+        if after.at + TICK < least {
+            found.push(format!(
+                "the process started at {:?} followed that of {:?}, which ended at {ended:?}, \
+                 {in_vain} in a row without use",
+                after.at, before.at
+            ));
+        }
+    }
+}
+
+/// What the policy waits at least after so many attempts in vain.
+fn own_delay(in_vain: u32) -> Duration {
+    match in_vain {
+        0 => Duration::ZERO,
+        n => Duration::from_secs(1 << (n - 1).min(5)).min(Duration::from_secs(30)),
     }
 }
 
@@ -350,17 +396,13 @@ impl Step<'_> {
         if self.is_held_up(from) {
             return None;
         }
-        let own = |n: u32| match n {
-            0 => Duration::ZERO,
-            n => Duration::from_secs(1 << (n - 1).min(5)).min(Duration::from_secs(30)),
-        };
-        let delay = own(known.most).max(known.retry.unwrap_or_default());
+        let delay = own_delay(known.most).max(known.retry.unwrap_or_default());
         let jitter = match known.most {
             0 if known.retry.is_none() => Duration::from_millis(300),
             0 => Duration::from_millis(200),
             _ => delay.mul_f64(0.3),
         };
-        let least = own(if known.polled { 0 } else { known.least });
+        let least = own_delay(if known.polled { 0 } else { known.least });
         Some(Recovery {
             visits: (self.before.at, self.after.at),
             waited: self.after.at - from,

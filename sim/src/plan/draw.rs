@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::modern::speak_modern;
 use super::sse::speak_sse;
+use super::stdio;
 use super::{
     CallPlan, ClientCut, ClientPlan, Framing, Ids, Mode, Personality, Plan, Replay, Transport,
 };
@@ -23,7 +24,7 @@ pub enum Draw {
 
 const SAFE_METHODS: [&str; 4] = ["tools/list", "resources/read", "prompts/get", "ping"];
 
-fn ms(low: u64, high: u64, rng: &mut Rng) -> Duration {
+pub(super) fn ms(low: u64, high: u64, rng: &mut Rng) -> Duration {
     Duration::from_millis(rng.range(low, high))
 }
 
@@ -62,13 +63,24 @@ impl Plan {
         if server.transport == Transport::Modern {
             speak_modern(&mut clients, mode);
         }
-        let hangs = clients.iter().any(|client| {
-            client
-                .calls
-                .iter()
-                .any(|call| call.post_faults.iter().any(may_hang))
-                || server.transport == Transport::Sse && client.standing_faults.iter().any(may_hang)
-        });
+        let on_pipes = server.transport == Transport::Stdio;
+        let children = match on_pipes {
+            true => {
+                stdio::speak_lines(&mut clients);
+                stdio::children(&mut Rng::new(!seed), troubled)
+            }
+            false => Vec::new(),
+        };
+        let hangs = children.iter().any(stdio::may_hang);
+        let hangs = hangs
+            || clients.iter().any(|client| {
+                client
+                    .calls
+                    .iter()
+                    .any(|call| call.post_faults.iter().any(may_hang))
+                    || server.transport == Transport::Sse
+                        && client.standing_faults.iter().any(may_hang)
+            });
         let timed = hangs || !disasters.is_empty() || rng.chance(30);
         if !timed {
             for call in clients.iter_mut().flat_map(|client| &mut client.calls) {
@@ -77,13 +89,21 @@ impl Plan {
                     .filter(|_| server.sessions && server.transport == Transport::Streamable);
             }
         }
+        let mut upstream_wire = manners(&mut rng);
+        if on_pipes {
+            // What is written to a pipe is there.
+            for manner in &mut upstream_wire {
+                (manner.latency, manner.pace) = (Duration::ZERO, Duration::ZERO);
+            }
+        }
         Self {
             seed,
             mode,
-            upstream_wire: manners(&mut rng),
+            upstream_wire,
             client_wire: manners(&mut rng),
             server,
             clients,
+            children,
             disasters,
             request_timeout: timed.then(|| Duration::from_secs(rng.range(100, 200))),
             idle_timeout: Duration::from_secs(rng.range(8, 40)),
@@ -215,6 +235,24 @@ fn personality(rng: &mut Rng) -> Personality {
             ..drawn
         };
     }
+    if rng.chance(14) {
+        return Personality {
+            transport: Transport::Stdio,
+            sessions: true,
+            ids: Ids::None,
+            priming: false,
+            standalone: true,
+            line_end: if drawn.line_end == "\r" {
+                "\n"
+            } else {
+                drawn.line_end
+            },
+            bom: false,
+            retry: None,
+            comments: None,
+            ..drawn
+        };
+    }
     drawn
 }
 
@@ -307,7 +345,7 @@ fn client_cut(rng: &mut Rng, most: u64) -> ClientCut {
     }
 }
 
-fn spot(rng: &mut Rng) -> Spot {
+pub(super) fn spot(rng: &mut Rng) -> Spot {
     let inside = Spot::Inside(rng.range(1, 255) as u8);
     rng.pick(&[
         Spot::Before,

@@ -22,7 +22,7 @@ impl Server {
     ) -> Arc<Log> {
         let log = match self.plan.server.transport {
             Transport::Streamable | Transport::Modern => self.own_stream(session, key),
-            Transport::Sse => Arc::clone(&session.standalone),
+            Transport::Sse | Transport::Stdio => Arc::clone(&session.standalone),
         };
         let cancelled = CancellationToken::new();
         session.cancelled.lock().insert(key, cancelled.clone());
@@ -67,7 +67,7 @@ impl Server {
         plan: &CallPlan,
         id: &Value,
     ) {
-        let shared = self.plan.server.transport == Transport::Sse;
+        let shared = self.plan.server.transport.is_pipe();
         let pad: String = "é😀x".chars().cycle().take(plan.padding / 3).collect();
         let mut number = 0;
         let mut say = |message: String| {
@@ -120,7 +120,10 @@ impl Server {
         let text = format!(
             r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"call":"{key}","exec":{exec}}},"content":[],"pad":"é"}}}}"#
         );
-        let what = if shared { What::Answer } else { What::Response };
+        let what = match shared {
+            true => What::Result(key),
+            false => What::Response,
+        };
         log.append(text, what, self.plan.server.ids != Ids::None);
     }
 }

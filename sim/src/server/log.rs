@@ -39,6 +39,8 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum What {
     Priming,
+    /// The answer to the `initialize` of a process.
+    Greeting,
     Message(CallKey, Mark),
     /// One of several messages of a call that are the same, and have no id.
     Echo,
@@ -47,6 +49,8 @@ pub(super) enum What {
     Response,
     /// A response on a stream that goes on.
     Answer,
+    /// The same to a call.
+    Result(CallKey),
 }
 
 impl Log {

@@ -1,10 +1,12 @@
 //! A scripted MCP server: Streamable HTTP of 2025-03-26 to 2025-11-25, with sessions, logs and
-//! replay, HTTP+SSE of 2024-11-05, or 2026-07-28, that does to each request what the plan says.
+//! replay, HTTP+SSE of 2024-11-05, 2026-07-28, or a process with pipes, that does to each request
+//! what the plan says.
 //!
-//! It writes its own HTTP and its own event streams, byte by byte, and enters into the ledger what
-//! it saw and what it did.
+//! It writes its own HTTP, its own event streams and its own lines, byte by byte, and enters into
+//! the ledger what it saw and what it did.
 
 mod answer;
+mod child;
 mod get;
 mod job;
 mod log;
@@ -23,12 +25,14 @@ use parking_lot::Mutex;
 use shadowcat_transport::upstream::BoxFuture;
 use shadowcat_transport::upstream::http::{CONNECT_TIMEOUT, Dial, DialError, Wire as ProxyWire};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use crate::fault::{Disaster, Fault};
+use crate::fault::{ChildPlan, Disaster, Fault};
 use crate::http1::Conn;
 use crate::ledger::{CallKey, Ledger};
 use crate::plan::{CallPlan, Ids, Plan, Transport};
 use crate::wire::{self, Cutter};
+pub(crate) use child::Children;
 use log::{Log, What};
 
 /// Whether the connection may carry another request.
@@ -48,6 +52,11 @@ struct State {
     listeners: BTreeMap<String, Arc<Session>>,
     sessions_made: u32,
     connections: Vec<Cutter>,
+    /// What kills each process that was started.
+    processes: Vec<CancellationToken>,
+    /// What befalls those to come.
+    children: VecDeque<ChildPlan>,
+    /// Connections that were wanted, or processes.
     dials: u32,
     refused_until: Option<Instant>,
     hung_until: Option<Instant>,
@@ -75,8 +84,8 @@ struct Session {
     /// Answers of the client to requests of the server, by request id.
     answers: Mutex<BTreeMap<String, u32>>,
     answered: tokio::sync::Notify,
-    cancelled: Mutex<BTreeMap<CallKey, tokio_util::sync::CancellationToken>>,
-    gone: tokio_util::sync::CancellationToken,
+    cancelled: Mutex<BTreeMap<CallKey, CancellationToken>>,
+    gone: CancellationToken,
 }
 
 impl Session {
@@ -88,7 +97,7 @@ impl Session {
             answers: Mutex::default(),
             answered: tokio::sync::Notify::new(),
             cancelled: Mutex::default(),
-            gone: tokio_util::sync::CancellationToken::new(),
+            gone: CancellationToken::new(),
             name,
         }
     }
@@ -108,12 +117,13 @@ impl Server {
             }
         }
         Arc::new(Self {
-            plan,
-            ledger,
             state: Mutex::new(State {
+                children: plan.children.iter().cloned().collect(),
                 faults,
                 ..State::default()
             }),
+            plan,
+            ledger,
         })
     }
 
@@ -155,6 +165,9 @@ impl Server {
         for cutter in state.connections.drain(..) {
             cutter.reset();
         }
+        for process in state.processes.drain(..) {
+            process.cancel();
+        }
     }
 
     /// Breaks all connections.
@@ -166,6 +179,10 @@ impl Server {
         state.forgot = true;
         for (_, session) in std::mem::take(&mut state.sessions) {
             self.lose(&session);
+        }
+        // A process is its session.
+        for process in state.processes.drain(..) {
+            process.cancel();
         }
     }
 
@@ -188,7 +205,9 @@ impl Server {
 
     /// Nothing more goes wrong with requests that are still to come.
     pub(crate) fn calm_down(&self) {
-        self.state.lock().faults.clear();
+        let mut state = self.state.lock();
+        state.faults.clear();
+        state.children.clear();
     }
 
     /// One more notification on the standalone stream of every session.

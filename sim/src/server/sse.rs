@@ -14,7 +14,6 @@ use super::{Kept, Server, Session, Subject};
 use crate::fault::{Fault, How};
 use crate::http1::{Conn, Head};
 use crate::ledger::{CallKey, Fate};
-use crate::plan::Transport;
 
 /// Where messages go; the session's name follows.
 const ENDPOINT: &str = "/mcp/messages?session=";
@@ -67,7 +66,7 @@ impl Server {
 
     /// A stream that says nothing any more, and stays.
     pub(super) fn fell_silent(&self, session: &Session, how: How) {
-        if how == How::Silence && self.plan.server.transport == Transport::Sse {
+        if how == How::Silence && self.plan.server.transport.is_pipe() {
             let at = self.ledger.now();
             self.ledger.with(|facts| {
                 let facts = facts.sessions.entry(session.name.clone()).or_default();

@@ -159,7 +159,7 @@ impl Server {
     }
 
     /// An event has left whole.
-    fn left(
+    pub(super) fn left(
         &self,
         session: &Session,
         log: &Log,
@@ -174,7 +174,8 @@ impl Server {
                 stream.ids |= entry.id.is_some();
                 stream.new_ids |= first && entry.id.is_some();
                 stream.answered |= entry.what == What::Response;
-                stream.new_messages += u32::from(first && entry.what != What::Priming);
+                let message = !matches!(entry.what, What::Priming | What::Greeting);
+                stream.new_messages += u32::from(first && message);
             }
         });
         if repeated {
@@ -187,6 +188,7 @@ impl Server {
             (What::Message(key, mark), _) => {
                 self.ledger.call(key, |call| call.sent_whole.push(mark));
             }
+            (What::Result(key), _) => self.ledger.call(key, |call| call.results_sent += 1),
             (What::Echo, Some(key)) => self.ledger.call(key, |call| call.echoes_sent += 1),
             (What::Notice(number), _) => self.ledger.with(|facts| {
                 let facts = facts.sessions.entry(session.name.clone()).or_default();
