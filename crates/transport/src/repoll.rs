@@ -1,4 +1,5 @@
-//! A task that wakes itself goes on at once.
+//! A task that wakes itself goes on at once ([`Rounds`]), and what nobody woke is left alone
+//! ([`OnWake`]).
 //!
 //! hyper moves messages and bodies through channels. Where both ends of such a channel live in one
 //! task, taking a piece wakes the other end, that is, the task that is running. tokio then queues
@@ -6,15 +7,11 @@
 //! for every request, or every event. Here a wake during a poll is a second poll instead, a few
 //! times at most.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
-
-/// Polls of a [`Repoll`] in a row; a future that wakes itself more often waits for its turn.
-const POLLS: u8 = 4;
 
 /// Nobody polls: a wake goes to the task.
 const RESTING: u8 = 0;
@@ -22,31 +19,6 @@ const RESTING: u8 = 0;
 const POLLING: u8 = 1;
 /// There was a wake.
 const WOKEN: u8 = 2;
-
-/// A future that is polled again when it woke itself; see the [module](self).
-pub(crate) struct Repoll<F> {
-    future: Pin<Box<F>>,
-    rounds: Rounds,
-}
-
-impl<F: Future> Repoll<F> {
-    pub(crate) fn new(future: F) -> Self {
-        Self {
-            future: Box::pin(future),
-            rounds: Rounds::default(),
-        }
-    }
-}
-
-impl<F: Future> Future for Repoll<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = &mut *self;
-        this.rounds
-            .poll(cx, POLLS, |cx| this.future.as_mut().poll(cx))
-    }
-}
 
 /// Polls whatever it is given, and once more when that woke itself.
 pub(crate) struct Rounds {
@@ -115,14 +87,69 @@ impl Rounds {
     }
 }
 
+/// Polls whatever it is given when that was woken, and not when its task was woken for another
+/// reason. A connection polls the answer to its request whenever it is polled itself, and an answer
+/// polls all it waits for.
+pub(crate) struct OnWake {
+    wakes: Arc<Wakes>,
+    waker: Waker,
+}
+
+struct Wakes {
+    woken: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            self.task.wake();
+        }
+    }
+}
+
+impl Default for OnWake {
+    fn default() -> Self {
+        let wakes = Arc::new(Wakes {
+            // What was never polled waits for nothing.
+            woken: AtomicBool::new(true),
+            task: AtomicWaker::new(),
+        });
+        let waker = Waker::from(Arc::clone(&wakes));
+        Self { wakes, waker }
+    }
+}
+
+impl OnWake {
+    /// Polls if it was woken since the last time.
+    pub(crate) fn poll<T>(
+        &self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        self.wakes.task.register(cx.waker());
+        // Cleared before the poll, so that a wake during it counts.
+        if self.wakes.woken.swap(false, Ordering::AcqRel) {
+            poll(&mut Context::from_waker(&self.waker))
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::pin::{Pin, pin};
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
 
     /// Wakes itself `wakes` times, then is ready.
-    fn restless(wakes: usize) -> impl Future<Output = usize> {
+    fn restless(wakes: usize) -> impl Future<Output = usize> + Unpin {
         let mut polls = 0;
         std::future::poll_fn(move |cx| {
             polls += 1;
@@ -132,6 +159,16 @@ mod tests {
             cx.waker().wake_by_ref();
             Poll::Pending
         })
+    }
+
+    async fn repolled<F: Future + Unpin>(mut future: F) -> F::Output {
+        let mut rounds = Rounds::default();
+        std::future::poll_fn(|cx| rounds.poll(cx, 4, |cx| Pin::new(&mut future).poll(cx))).await
+    }
+
+    async fn on_wake<F: Future + Unpin>(mut future: F) -> F::Output {
+        let wakes = OnWake::default();
+        std::future::poll_fn(|cx| wakes.poll(cx, |cx| Pin::new(&mut future).poll(cx))).await
     }
 
     #[derive(Default)]
@@ -148,25 +185,52 @@ mod tests {
         let count = Arc::new(Count::default());
         let waker = Waker::from(Arc::clone(&count));
         let mut cx = Context::from_waker(&waker);
-        let mut few = Repoll::new(restless(2));
-        assert_eq!(Pin::new(&mut few).poll(&mut cx), Poll::Ready(3));
+        let few = pin!(repolled(restless(2)));
+        assert_eq!(few.poll(&mut cx), Poll::Ready(3));
         assert_eq!(count.0.load(Ordering::SeqCst), 0);
-        let mut many = Repoll::new(restless(10));
-        assert_eq!(Pin::new(&mut many).poll(&mut cx), Poll::Pending);
+        let many = pin!(repolled(restless(10)));
+        assert_eq!(many.poll(&mut cx), Poll::Pending);
         assert_eq!(count.0.load(Ordering::SeqCst), 1, "its turn comes");
+    }
+
+    #[test]
+    fn what_was_not_woken_is_not_polled() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (sender, mut receiver) = tokio::sync::oneshot::channel();
+        let (wakes, mut polls) = (OnWake::default(), 0);
+        let mut poll = |cx: &mut Context<'_>| {
+            polls += 1;
+            Pin::new(&mut receiver).poll(cx)
+        };
+        for _ in 0..3 {
+            assert!(wakes.poll(&mut cx, &mut poll).is_pending());
+        }
+        sender.send(7).unwrap();
+        assert_eq!(wakes.poll(&mut cx, &mut poll), Poll::Ready(Ok(7)));
+        assert_eq!(polls, 2, "the first time, and once it was woken");
+    }
+
+    #[test]
+    fn a_wake_of_what_is_left_alone_wakes_the_task() {
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        let mut cx = Context::from_waker(&waker);
+        let mut restless = pin!(on_wake(restless(2)));
+        assert!(restless.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(count.0.load(Ordering::SeqCst), 1, "it woke itself");
+        assert!(restless.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(restless.as_mut().poll(&mut cx), Poll::Ready(3));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn no_wake_is_lost_between_threads() {
         for _ in 0..2000 {
             let (sender, receiver) = tokio::sync::oneshot::channel();
-            let waiting = tokio::spawn(Repoll::new(receiver));
+            let waiting = tokio::spawn(repolled(Box::pin(on_wake(receiver))));
             tokio::spawn(async move { sender.send(7) });
             assert_eq!(waiting.await.unwrap(), Ok(7));
         }
-        assert_eq!(
-            tokio::spawn(Repoll::new(restless(1000))).await.unwrap(),
-            1001
-        );
+        let restless = Box::pin(on_wake(restless(1000)));
+        assert_eq!(tokio::spawn(repolled(restless)).await.unwrap(), 1001);
     }
 }

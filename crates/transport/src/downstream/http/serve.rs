@@ -1,6 +1,7 @@
 //! Accepting and serving connections, and ending them in order.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -20,7 +21,7 @@ use super::super::HttpService;
 use super::open::{ConnectionState, EdgeState};
 use super::version::{Begun, HttpVersion};
 use super::{Accept, HEADER_BYTES, HttpEdge};
-use crate::repoll::Repoll;
+use crate::repoll::{OnWake, Rounds};
 
 /// Connections beyond the limit that may be told so at the same time; more wait to be accepted.
 const MAX_REFUSALS: usize = 64;
@@ -28,6 +29,8 @@ const MAX_REFUSALS: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a connection may take to end once it has nothing open any more.
 const END_PATIENCE: Duration = Duration::from_secs(1);
+/// Polls of a connection in a row; one that wakes itself more often waits for its turn.
+const POLLS: u8 = 4;
 /// Distance of HTTP/2 PING frames on a connection with open streams.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Requests that one HTTP/2 connection may have open.
@@ -56,12 +59,7 @@ impl HttpEdge {
             };
             // A child token of its own keeps connections from contending for one lock.
             let (stop, cut) = (stop.child_token(), cut.child_token());
-            connections.spawn(Repoll::new(async move {
-                tokio::select! {
-                    () = connection.serve(io, stop) => {}
-                    () = cut.cancelled() => {}
-                }
-            }));
+            connections.spawn(connection.serve(io, End { stop, cut }));
         });
         tokio::select! {
             () = accepting => {}
@@ -97,7 +95,7 @@ impl HttpEdge {
                 }
                 Err(error) => {
                     warn!(%error, "cannot accept connections for now");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
@@ -127,6 +125,14 @@ enum Seat {
     Refused { _permit: OwnedSemaphorePermit },
 }
 
+/// When a connection ends by our will.
+struct End {
+    /// What is open may finish.
+    stop: CancellationToken,
+    /// At once. Only after `stop`.
+    cut: CancellationToken,
+}
+
 struct Connection<S> {
     edge: Arc<HttpEdge>,
     service: Arc<S>,
@@ -138,7 +144,7 @@ impl<S: HttpService> Connection<S> {
     async fn serve(
         self,
         io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
-        stop: CancellationToken,
+        end: End,
     ) {
         let open = self.edge.metrics.client_connections.clone();
         open.inc();
@@ -155,7 +161,9 @@ impl<S: HttpService> Connection<S> {
                 let response = if refused {
                     edge.turn_away(open)
                 } else {
-                    edge.answer(service, request, open).await
+                    let mut answer = pin!(edge.answer(service, request, open));
+                    let wakes = OnWake::default();
+                    poll_fn(|cx| wakes.poll(cx, |cx| answer.as_mut().poll(cx))).await
                 };
                 Ok::<_, Infallible>(response)
             }
@@ -164,17 +172,17 @@ impl<S: HttpService> Connection<S> {
         let begun = tokio::select! {
             biased;
             begun = Begun::new(io) => begun,
-            () = stop.cancelled() => return,
+            () = end.stop.cancelled() => return,
             () = abandoned.as_mut() => return,
         };
         let served = match begun {
             Ok((io, HttpVersion::One)) => {
                 let connection = http1_builder(refused).serve_connection(TokioIo::new(io), answer);
-                drive(pin!(connection), stop, abandoned).await
+                drive(pin!(connection), end, abandoned).await
             }
             Ok((io, HttpVersion::Two)) => {
                 let connection = http2_builder().serve_connection(TokioIo::new(io), answer);
-                drive(pin!(connection), stop, abandoned).await
+                drive(pin!(connection), end, abandoned).await
             }
             Err(error) => {
                 debug!(%error, "a client connection ended before it was told what it speaks");
@@ -206,23 +214,29 @@ impl<S: HttpService> Connection<S> {
 /// Lets the connection go on until it ends, we end, or nothing comes over it.
 async fn drive(
     mut connection: Pin<&mut impl GracefulConnection<Error = hyper::Error>>,
-    stop: CancellationToken,
+    end: End,
     abandoned: Pin<&mut impl Future<Output = ()>>,
 ) -> hyper::Result<()> {
-    tokio::select! {
+    let mut rounds = Rounds::default();
+    let mut served = pin!(poll_fn(|cx| {
+        rounds.poll(cx, POLLS, |cx| connection.as_mut().poll(cx))
+    }));
+    let is_abandoned = tokio::select! {
         biased;
+        served = served.as_mut() => return served,
+        () = end.stop.cancelled() => false,
+        () = abandoned => true,
+    };
+    connection.as_mut().graceful_shutdown();
+    let patience = async {
+        match is_abandoned {
+            true => sleep(END_PATIENCE).await,
+            false => end.cut.cancelled().await,
+        }
+    };
+    tokio::select! {
         served = connection.as_mut() => served,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.as_mut().await
-        }
-        () = abandoned => {
-            connection.as_mut().graceful_shutdown();
-            match timeout(END_PATIENCE, connection.as_mut()).await {
-                Ok(served) => served,
-                Err(_) => Ok(()),
-            }
-        }
+        () = patience => Ok(()),
     }
 }
 
