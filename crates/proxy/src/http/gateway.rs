@@ -64,17 +64,18 @@ impl HttpGateway {
     }
 }
 
+/// A reply that nobody has to wait for.
+pub(super) fn at_once(reply: HttpReply) -> BoxFuture<HttpReply> {
+    Box::pin(std::future::ready(reply))
+}
+
 impl HttpService for HttpGateway {
     fn post(self: Arc<Self>, headers: HeaderMap, payload: Payload) -> BoxFuture<HttpReply> {
-        Box::pin(async move {
-            match classify::post(&headers, &payload, &self.shared.config.versions) {
-                Verdict::Legacy => self.legacy_post(headers, payload).await,
-                Verdict::Modern(request) => {
-                    Box::pin(self.modern_post(headers, payload, request)).await
-                }
-                Verdict::Rejected(rejection) => HttpReply::Rejected(rejection),
-            }
-        })
+        match classify::post(&headers, &payload, &self.shared.config.versions) {
+            Verdict::Legacy => self.legacy_post(headers, payload),
+            Verdict::Modern(request) => Box::pin(self.modern_post(headers, payload, request)),
+            Verdict::Rejected(rejection) => at_once(HttpReply::Rejected(rejection)),
+        }
     }
 
     fn get(self: Arc<Self>, headers: HeaderMap) -> BoxFuture<HttpReply> {

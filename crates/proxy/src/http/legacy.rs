@@ -13,39 +13,41 @@ use shadowcat_mcp::version::{Era, ProtocolVersion};
 use shadowcat_store::{EventId, StreamNumber};
 use shadowcat_transport::downstream::HttpReply;
 use shadowcat_transport::metrics::Reason;
+use shadowcat_transport::upstream::BoxFuture;
 use tokio::time::timeout;
 
 use super::detach::Detaching;
 use super::events;
-use super::gateway::HttpGateway;
+use super::gateway::{HttpGateway, at_once};
 use super::registry::ClientSession;
 use crate::session::{Outgoing, Outgoings, Refusal, Session};
 
 impl HttpGateway {
-    pub(super) async fn legacy_post(
+    /// Not `async`: what is known at once is done at once, and only what is left to wait for has
+    /// its place in memory while the request is open.
+    pub(super) fn legacy_post(
         self: Arc<Self>,
         headers: HeaderMap,
         payload: Payload,
-    ) -> HttpReply {
+    ) -> BoxFuture<HttpReply> {
         if let Payload::Single(message) = &payload
             && let Kind::Request {
                 id,
                 method: Method::Initialize,
             } = message.kind()
         {
-            let id = id.clone();
-            // What is rare is boxed: the future of every request is as large as its largest path.
-            return Box::pin(self.initialize(headers, message.clone(), id)).await;
+            let (message, id) = (message.clone(), id.clone());
+            return Box::pin(self.initialize(headers, message, id));
         }
         let client = match self.client(&headers) {
             Ok(client) => client,
-            Err(rejection) => return HttpReply::Rejected(rejection),
+            Err(rejection) => return at_once(HttpReply::Rejected(rejection)),
         };
         let forwarded =
             headers::to_upstream(&headers, Era::Legacy, self.shared.config.forward_auth);
         match payload {
-            Payload::Single(message) => post_one(client, message, forwarded).await,
-            Payload::Batch(messages) => Box::pin(post_batch(client, messages, forwarded)).await,
+            Payload::Single(message) => post_one(client, message, forwarded),
+            Payload::Batch(messages) => Box::pin(post_batch(client, messages, forwarded)),
         }
     }
 
@@ -97,24 +99,28 @@ impl HttpGateway {
     }
 }
 
-async fn post_one(client: Arc<ClientSession>, message: Message, headers: HeaderMap) -> HttpReply {
+fn post_one(
+    client: Arc<ClientSession>,
+    message: Message,
+    headers: HeaderMap,
+) -> BoxFuture<HttpReply> {
     let Kind::Request { id, method } = message.kind() else {
-        client.session.tell(message, headers).await;
-        return HttpReply::Accepted;
+        return Box::pin(async move {
+            client.session.tell(message, headers).await;
+            HttpReply::Accepted
+        });
     };
     let (id, method) = (id.clone(), method.clone());
-    match client
-        .session
-        .request(message, id.clone(), method, headers, None)
-    {
-        Ok(outgoings) => answer(client, outgoings, &id).await,
-        Err(fault) => fault_body(&fault, &id),
+    let session = &client.session;
+    match session.request(message, id.clone(), method, headers, None) {
+        Ok(outgoings) => Box::pin(answer(client, outgoings, id)),
+        Err(fault) => at_once(fault_body(&fault, &id)),
     }
 }
 
 /// JSON or stream, as resilience section 7 decides: one JSON body if the response is the first
 /// that the server sends and comes in time, else an event stream.
-async fn answer(client: Arc<ClientSession>, outgoings: Outgoings, id: &RequestId) -> HttpReply {
+async fn answer(client: Arc<ClientSession>, outgoings: Outgoings, id: RequestId) -> HttpReply {
     let session = Arc::clone(&client.session);
     let config = &session.shared.config;
     let patience = if session.has_response_heads() {
@@ -135,7 +141,7 @@ async fn answer(client: Arc<ClientSession>, outgoings: Outgoings, id: &RequestId
         Ok(None) => {
             let fault = Fault::new(Side::Client, FaultKind::Cancelled, Executed::Unknown)
                 .because("the client cancelled this request");
-            return fault_body(&fault, id);
+            return fault_body(&fault, &id);
         }
         Ok(Some(Outgoing::Message(message))) => (HeaderMap::new(), Some(message)),
         Ok(Some(Outgoing::StreamOpened { headers })) => (headers, None),

@@ -41,10 +41,8 @@ impl Bounds {
         let cancelled = async {
             let at = self.flight.cancelled().await;
             if self.session.era() == Era::Legacy {
-                tokio::select! {
-                    () = tokio::time::sleep_until(at + CANCEL_GRACE) => {}
-                    () = self.session.shared.draining.cancelled() => {}
-                }
+                // What is rare is boxed: every exchange has a place for all it may wait for.
+                Box::pin(self.grace(at)).await;
             }
         };
         tokio::select! {
@@ -53,6 +51,14 @@ impl Bounds {
             () = self.session.ended() => Err(Interrupt::SessionEnded),
             () = cancelled => Err(Interrupt::Cancelled),
             () = deadline => Err(Interrupt::Deadline),
+        }
+    }
+
+    /// Ends when the answer to a request that was cancelled then is not waited for any more.
+    async fn grace(&self, cancelled: Instant) {
+        tokio::select! {
+            () = tokio::time::sleep_until(cancelled + CANCEL_GRACE) => {}
+            () = self.session.shared.draining.cancelled() => {}
         }
     }
 }

@@ -68,6 +68,15 @@ pub(crate) async fn to_post(
         let answer = to_request(shared, response, &question).await;
         return answer.unwrap_or_else(Opened::Failed);
     }
+    Box::pin(to_one_way(shared, response, expected, in_session)).await
+}
+
+async fn to_one_way(
+    shared: &Shared,
+    response: Response<Incoming>,
+    expected: &Expected,
+    in_session: bool,
+) -> Opened {
     let status = response.status();
     if status.is_success() {
         body::discard(response.into_body()).await;
@@ -86,18 +95,20 @@ async fn to_request(
     question: &Question<'_>,
 ) -> Result<Opened, Box<Failure>> {
     let status = response.status();
+    // Boxed: the future of every answer is as large as its largest path.
     match status {
         _ if is_challenge(status) && shared.config.forward_auth => {
-            Err(challenge(shared, response, question.in_session).await)
+            Err(Box::pin(challenge(shared, response, question.in_session)).await)
         }
-        _ if !status.is_success() => Err(refused(shared, response, question).await),
+        _ if !status.is_success() => Err(Box::pin(refused(shared, response, question)).await),
         StatusCode::OK if headers::is_event_stream(response.headers()) => {
             Ok(Opened::Stream(response))
         }
-        _ if headers::is_json(response.headers()) => whole(shared, response, question.id)
-            .await
-            .map(Opened::Whole),
-        _ => Err(no_events(shared, response, question.in_session).await),
+        _ if headers::is_json(response.headers()) => {
+            let whole = Box::pin(whole(shared, response, question.id));
+            whole.await.map(Opened::Whole)
+        }
+        _ => Err(Box::pin(no_events(shared, response, question.in_session)).await),
     }
 }
 

@@ -18,6 +18,7 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::TryFutureExt as _;
 use http::{Method, Request, Response};
 use shadowcat_sse::reconnect::Trouble;
 
@@ -45,18 +46,19 @@ impl Client {
     /// Sends a request: a GET on the connections for streams, anything else on those for messages,
     /// so that on HTTP/2 a stream that nobody reads cannot use up the window of an answer.
     /// `connected` learns when it has its connection.
-    pub(crate) async fn send(
+    pub(crate) fn send(
         &self,
         request: Request<RequestBody>,
         connected: &Connected,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> {
         let delivery = request.body().delivery();
         let pool = match *request.method() {
             Method::GET => &self.streams,
             _ => &self.messages,
         };
-        let response = pool.send(request, connected).await;
-        response.map_err(|failed| SendError::new(failed, delivery.as_deref()))
+        // Boxed, as it goes from hand to hand, and each would have a place for it.
+        let response = pool.send(Box::new(request), connected);
+        response.map_err(move |failed| SendError::new(failed, delivery.as_deref()))
     }
 }
 

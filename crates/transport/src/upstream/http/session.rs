@@ -202,8 +202,7 @@ impl Session {
         Call {
             method: HttpMethod::POST,
             url: self.shared.config.url.clone(),
-            headers: Arc::clone(&self.headers.read()),
-            extra: extra.clone(),
+            headers: with_extra(Arc::clone(&self.headers.read()), extra),
             body: Some((message.raw().clone(), Arc::clone(delivery))),
             connected,
         }
@@ -245,7 +244,6 @@ impl Session {
                 method: HttpMethod::GET,
                 url: shared.config.url.clone(),
                 headers: Arc::new(headers),
-                extra: HeaderMap::new(),
                 body: None,
                 connected,
             };
@@ -280,6 +278,14 @@ impl Session {
         };
         let _ = timeout(CLOSE_TIMEOUT, ending).await;
     }
+}
+
+/// These headers and what else the client sent, under other names.
+fn with_extra(mut headers: Arc<HeaderMap>, extra: &HeaderMap) -> Arc<HeaderMap> {
+    if !extra.is_empty() {
+        add_missing(Arc::make_mut(&mut headers), extra);
+    }
+    headers
 }
 
 /// A session id that a server offers with its answer to `initialize`.

@@ -57,11 +57,11 @@ impl Exclusive {
     /// Sends a request; the response's body gives the connection back to `pool` at its end.
     pub(super) async fn send(
         mut self: Box<Self>,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         pool: &Pool,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         let this = &mut *self;
-        let mut response = std::pin::pin!(this.sender.try_send_request(request));
+        let mut response = std::pin::pin!(this.sender.try_send_request(*request));
         let response = std::future::poll_fn(|cx| {
             this.rounds.poll(cx, POLLS, |cx| {
                 advance(&mut this.connection, cx);

@@ -87,7 +87,7 @@ impl Pool {
     /// `connected` learns when it has one.
     pub(super) async fn send(
         &self,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         connected: &Connected,
     ) -> Result<Response<Incoming>, Failed> {
         let uri = request.uri().clone();
@@ -104,7 +104,7 @@ impl Pool {
                     request.headers_mut().remove(HOST);
                     *request.uri_mut() = uri.clone();
                     *request.version_mut() = Version::HTTP_2;
-                    let sent = sender.try_send_request(request).await;
+                    let sent = sender.try_send_request(*request).await;
                     (sent.map(|response| response.map(Incoming::shared)), reused)
                 }
             };
@@ -113,7 +113,7 @@ impl Pool {
                 Err(error) => error,
             };
             match error.take_message() {
-                Some(unsent) if reused => request = unsent,
+                Some(unsent) if reused => request = Box::new(unsent),
                 _ => return Err(Failed::Http(error.into_error())),
             }
         }
@@ -133,7 +133,8 @@ impl Pool {
         if let Some(exclusive) = self.take() {
             return Ok(Ready::Exclusive(exclusive));
         }
-        self.connect(uri).await
+        // What is rare is boxed: the future of every request is as large as its largest path.
+        Box::pin(self.connect(uri)).await
     }
 
     async fn connect(&self, uri: &Uri) -> Result<Ready, Failed> {

@@ -15,7 +15,7 @@ use shadowcat_sse::reconnect::classify::MAX_REDIRECTS;
 use shadowcat_sse::reconnect::{Leg, Trouble, may_follow};
 
 use super::super::client::{Connected, Delivery, RequestBody};
-use super::super::{Shared, add_missing, body, target};
+use super::super::{Shared, body, target};
 use crate::upstream::Reply;
 
 /// What became of an attempt.
@@ -57,10 +57,8 @@ impl Failure {
 pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) url: Uri,
-    /// What requests of this kind carry.
+    /// What it carries, save the length of its body.
     pub(crate) headers: Arc<HeaderMap>,
-    /// What this one carries besides, under other names.
-    pub(crate) extra: HeaderMap,
     /// A POST's body, and who is told when it is taken.
     pub(crate) body: Option<(Bytes, Arc<Delivery>)>,
     pub(crate) connected: Connected,
@@ -84,9 +82,13 @@ impl Call {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = url.clone();
         let mut headers = HeaderMap::clone(&self.headers);
-        add_missing(&mut headers, &self.extra);
         if let Some((body, _)) = &self.body {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            let length = HeaderValue::from(body.len());
+            // Not `insert`, which makes room for one more before it looks.
+            match headers.get_mut(CONTENT_LENGTH) {
+                Some(place) => *place = length,
+                None => drop(headers.insert(CONTENT_LENGTH, length)),
+            }
         }
         if url.authority() != shared.config.url.authority() {
             headers.remove(HOST);

@@ -53,7 +53,6 @@ impl Opener for Posting {
             method: Method::POST,
             url: self.url.clone(),
             headers: Arc::clone(&self.headers),
-            extra: HeaderMap::new(),
             body: Some((self.body.clone(), Arc::clone(&self.delivery))),
             connected,
         };

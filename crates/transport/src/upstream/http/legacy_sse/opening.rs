@@ -132,7 +132,6 @@ impl Opener for Get {
             method: Method::GET,
             url: shared.config.url.clone(),
             headers: Arc::clone(&self.headers),
-            extra: HeaderMap::new(),
             body: None,
             connected,
         };
