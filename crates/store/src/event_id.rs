@@ -1,6 +1,6 @@
 //! The ids that Shadowcat gives to events: `<stream>-<sequence>`.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 /// Numbers the streams of a session: 0 is the standalone stream, the others belong to one exchange
@@ -35,7 +35,10 @@ impl EventId {
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.stream.0, self.sequence)
+        let mut number = itoa::Buffer::new();
+        f.write_str(number.format(self.stream.0))?;
+        f.write_char('-')?;
+        f.write_str(number.format(self.sequence))
     }
 }
 

@@ -37,9 +37,13 @@ pub struct MemoryLog {
     inner: Mutex<Inner>,
 }
 
+/// Every append looks its stream up, so these are quick. The keys are numbers of ours: nobody can
+/// choose ones that collide.
+type Map<K, V> = HashMap<K, V, rapidhash::fast::GlobalState>;
+
 #[derive(Debug, Default)]
 struct Inner {
-    sessions: HashMap<SessionKey, HashMap<StreamNumber, Stream>>,
+    sessions: Map<SessionKey, Map<StreamNumber, Stream>>,
     /// Finished streams by the time of their end.
     finished: BTreeSet<(Instant, SessionKey, StreamNumber)>,
     /// Those of them that were delivered to the end.
@@ -333,7 +337,7 @@ impl EventLog for MemoryLog {
             .sessions
             .get(&session)
             .into_iter()
-            .flat_map(HashMap::keys)
+            .flat_map(Map::keys)
             .copied()
             .collect();
         for stream in streams {
