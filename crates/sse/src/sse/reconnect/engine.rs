@@ -1,6 +1,5 @@
 //! The machine that decides for one stream.
 
-use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -19,13 +18,12 @@ mod look;
 mod output;
 mod recovery;
 mod state;
+mod untold;
 
 pub use output::{Action, Attempt, Counters, Finish, Health, Kind, Liveness, Opening, Verdict};
 use state::State;
 pub use state::{Cause, Input, StateName, Transition, Unexpected};
-
-/// Transitions kept for [`Engine::poll_transition`]; the oldest go first.
-const MAX_TRANSITIONS: usize = 64;
+use untold::Untold;
 
 /// Decides for one stream when to connect, from where, what of what comes is new, and when to give
 /// up (resilience, sections 2 to 4).
@@ -92,7 +90,7 @@ pub struct Engine {
     lost_at: Option<Instant>,
     gap: Option<Duration>,
     counters: Counters,
-    transitions: VecDeque<Transition>,
+    untold: Untold,
 }
 
 /// How often the POST itself was tried.
@@ -135,7 +133,7 @@ impl Engine {
             lost_at: None,
             gap: None,
             counters: Counters::default(),
-            transitions: VecDeque::new(),
+            untold: Untold::default(),
         }
     }
 
@@ -416,14 +414,11 @@ impl Engine {
 
     /// The moves between states, oldest first, each told once. The last 64 are kept.
     pub fn poll_transition(&mut self) -> Option<Transition> {
-        self.transitions.pop_front()
+        self.untold.take()
     }
 
     fn go(&mut self, now: Instant, to: State, cause: Cause) {
-        if self.transitions.len() == MAX_TRANSITIONS {
-            self.transitions.pop_front();
-        }
-        self.transitions.push_back(Transition {
+        self.untold.add(Transition {
             at: now,
             from: self.state.name(),
             to: to.name(),
