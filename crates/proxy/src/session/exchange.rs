@@ -80,9 +80,10 @@ impl Session {
         self.exchanges
             .fetch_add(usize::from(counted), Ordering::SeqCst);
         let span = RequestSpan::new(&self.span, &id, &method);
+        let now = Instant::now();
         Box::new(Exchange {
             bounds: Bounds {
-                deadline: Deadline::new(timeout.map(|timeout| Instant::now() + timeout)),
+                deadline: Deadline::new(timeout.map(|timeout| now + timeout)),
                 session: Arc::clone(self),
                 flight,
             },
@@ -101,7 +102,7 @@ impl Session {
             listening: (method == Method::SubscriptionsListen).then(Box::default),
             method,
             span,
-            started: Instant::now(),
+            started: now,
             outcome: Outcome::Cancelled,
             counted,
         })
@@ -293,6 +294,9 @@ impl Exchange {
             return Step::End;
         };
         let generation = *generation;
+        if self.bounds.is_late() {
+            return self.interrupt(Interrupt::Deadline);
+        }
         match self.bounds.unless_interrupted(incoming.next()).await {
             Err(interrupt) => self.interrupt(interrupt),
             Ok(Some(Ok(Item::Message(message)))) => self.message(message, generation),

@@ -25,10 +25,11 @@ impl KeepAlive {
             .config
             .keep_alive
             .mul_f64(0.8 + 0.4 * shared.entropy.fraction());
+        let now = Instant::now();
         Self {
-            sleep: Box::pin(tokio::time::sleep(period)),
+            sleep: Box::pin(tokio::time::sleep_until(now + period)),
             period,
-            last: Instant::now(),
+            last: now,
         }
     }
 

@@ -22,16 +22,17 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
+    /// Whether the deadline has passed: a stream that always has something must not outlive it.
+    pub(super) fn is_late(&self) -> bool {
+        self.deadline.get().is_some_and(|at| at <= Instant::now())
+    }
+
     /// Runs `work` unless the session ends, the deadline passes, or the client has cancelled. Work
-    /// that is done wins, except that a stream that always has something does not outlive the
-    /// deadline.
+    /// that is done wins.
     pub(super) async fn unless_interrupted<T>(
         &self,
         work: impl Future<Output = T>,
     ) -> Result<T, Interrupt> {
-        if self.deadline.get().is_some_and(|at| at <= Instant::now()) {
-            return Err(Interrupt::Deadline);
-        }
         let deadline = async {
             match self.deadline.get() {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,

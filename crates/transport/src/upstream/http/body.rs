@@ -73,35 +73,33 @@ async fn hold(share: &mut Share, bytes: usize) -> Result<(), BodyError> {
 
 /// As [`discard`], without waiting: what is left is most often here already, and in its own time
 /// otherwise.
-pub(crate) fn discard_soon(body: Incoming) {
-    if body.is_end_stream() {
+pub(crate) fn discard_soon(mut body: Incoming) {
+    let mut left = DISCARD_LIMIT;
+    if read_away(&mut body, &mut left).now_or_never().is_some() {
         return;
     }
-    // Without a runtime there is no clock to bound it by either.
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-        return;
-    };
-    let mut discarding = Box::pin(discard(body));
-    if discarding.as_mut().now_or_never().is_none() {
-        runtime.spawn(discarding);
+    // Without a runtime there is no clock to bound it by.
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(async move {
+            let _ = tokio::time::timeout(DISCARD_TIME, read_away(&mut body, &mut left)).await;
+        });
     }
 }
 
 /// Reads a body away if it is short, so that the connection stays usable; its errors do not matter.
 pub(crate) async fn discard(mut body: Incoming) {
-    if body.is_end_stream() {
-        return;
-    }
-    let reading = async {
-        let mut left = DISCARD_LIMIT;
-        while let Ok(Some(data)) = next_data(&mut body).await {
-            match left.checked_sub(data.len()) {
-                Some(rest) => left = rest,
-                None => return,
-            }
+    let mut left = DISCARD_LIMIT;
+    let _ = tokio::time::timeout(DISCARD_TIME, read_away(&mut body, &mut left)).await;
+}
+
+/// Reads to the end of a body, unless it is longer than `left`.
+async fn read_away(body: &mut Incoming, left: &mut usize) {
+    while let Ok(Some(data)) = next_data(body).await {
+        match left.checked_sub(data.len()) {
+            Some(rest) => *left = rest,
+            None => return,
         }
-    };
-    let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
+    }
 }
 
 async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {

@@ -228,7 +228,7 @@ impl Driver {
         let event = ready!(self.poll_event(cx));
         if event.is_none() {
             // What the engine noticed by itself it tells when it is asked.
-            let _ = self.ask(cx.waker());
+            let _ = self.ask(now(), cx.waker());
         }
         Poll::Ready(event)
     }
@@ -264,7 +264,7 @@ impl Driver {
     pub(crate) fn done(&mut self) {
         self.engine.commit();
         if !self.engine.state().is_final() {
-            self.tell(Input::Answered);
+            self.tell(now(), Input::Answered);
         }
         let link = std::mem::replace(&mut self.link, Link::None);
         self.permit = None;
@@ -297,7 +297,7 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         if !self.engine.state().is_final() {
-            self.tell(Input::Close);
+            self.tell(now(), Input::Close);
         }
     }
 }

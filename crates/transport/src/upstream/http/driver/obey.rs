@@ -75,18 +75,19 @@ impl Driver {
             BodyEnd::NoMemory => Trouble::NoMemory,
             BodyEnd::TooLarge(_) => Trouble::TooLarge,
         };
-        self.fail(Failure::new(trouble, end.to_string()));
+        self.fail(now(), Failure::new(trouble, end.to_string()));
     }
 
     /// Does what the engine says until the stream is open or rests for good.
     pub(super) fn poll_standing(&mut self, cx: &mut Context<'_>) -> Poll<Standing> {
         loop {
             ready!(self.poll_permit(cx));
-            self.poll_attempt(cx);
+            let now = now();
+            self.poll_attempt(cx, now);
             if self.answered.is_some() {
                 return Poll::Ready(Standing::Answered);
             }
-            match self.ask(cx.waker()) {
+            match self.ask(now, cx.waker()) {
                 Action::Connect(attempt) => self.begin(attempt),
                 Action::AwaitHead(until) => ready!(self.poll_timer(until, cx)),
                 Action::Wait(until) => {
@@ -102,7 +103,7 @@ impl Driver {
                 }
                 Action::Read(_) => match self.link {
                     Link::Open(_) => return Poll::Ready(Standing::Open),
-                    _ => self.fail(Failure::new(Trouble::Reset, "it is gone")),
+                    _ => self.fail(now, Failure::new(Trouble::Reset, "it is gone")),
                 },
                 Action::Finish(finish) => {
                     self.link = Link::None;
@@ -142,13 +143,13 @@ impl Driver {
     }
 
     /// Tells the engine how the attempt under way gets on.
-    fn poll_attempt(&mut self, cx: &mut Context<'_>) {
+    fn poll_attempt(&mut self, cx: &mut Context<'_>, now: Instant) {
         let Link::Opening { outcome, connected } = &mut self.link else {
             return;
         };
         let opened = outcome.as_mut().poll(cx);
         if connected.take_if(|connected| connected.is_set()).is_some() {
-            self.tell(Input::Connected);
+            self.tell(now, Input::Connected);
         }
         let Poll::Ready(opened) = opened else { return };
         self.link = Link::None;
@@ -158,28 +159,28 @@ impl Driver {
                 if !self.telemetry.was_open() {
                     self.answered = Some(Answered::Stream(head));
                 }
-                self.heard = now();
+                self.heard = now;
                 self.link = Link::Open(EventBody::new(body, Arc::clone(&self.shared)));
-                self.tell(Input::Opened);
+                self.tell(now, Input::Opened);
             }
-            Opened::Whole(reply) => self.settle(Answered::Whole(reply)),
-            Opened::Accepted => self.settle(Answered::Accepted),
-            Opened::Failed(failure) => self.fail(failure),
+            Opened::Whole(reply) => self.settle(now, Answered::Whole(reply)),
+            Opened::Accepted => self.settle(now, Answered::Accepted),
+            Opened::Failed(failure) => self.fail(now, failure),
         }
     }
 
-    fn settle(&mut self, answered: Answered) {
+    fn settle(&mut self, now: Instant, answered: Answered) {
         self.answered = Some(answered);
         self.permit = None;
-        self.tell(Input::Answered);
+        self.tell(now, Input::Answered);
     }
 
-    fn fail(&mut self, failure: Box<Failure>) {
+    fn fail(&mut self, now: Instant, failure: Box<Failure>) {
         self.link = Link::None;
         let trouble = failure.trouble;
         self.last = Some(failure);
         self.share_deadline();
-        self.tell(Input::Failed(trouble));
+        self.tell(now, Input::Failed(trouble));
     }
 
     /// Tells the engine the deadline of now, before it decides about a wait.
@@ -189,18 +190,17 @@ impl Driver {
             .set_deadline(deadline.map(tokio::time::Instant::into_std));
     }
 
-    pub(super) fn ask(&mut self, waker: &Waker) -> Action {
-        let now = now();
+    pub(super) fn ask(&mut self, now: Instant, waker: &Waker) -> Action {
         self.share_deadline();
         let action = self.engine.poll(now, &mut self.shared.origin.lock(), waker);
         self.observe();
         action
     }
 
-    pub(super) fn tell(&mut self, input: Input) {
+    pub(super) fn tell(&mut self, now: Instant, input: Input) {
         let told = self
             .engine
-            .handle(now(), &mut self.shared.origin.lock(), input);
+            .handle(now, &mut self.shared.origin.lock(), input);
         self.observe();
         if let Err(unexpected) = told {
             self.confused(&unexpected);
