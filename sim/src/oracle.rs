@@ -136,18 +136,17 @@ impl JudgedCall<'_> {
     fn judge_posts(&self, found: &mut Vec<String>) {
         let mut lost = 0;
         for pair in self.call.posts.windows(2) {
-            let again = match &pair[0].fate {
-                Fate::Busy { .. } | Fate::SessionLost | Fate::Redirected { good: true } => true,
-                Fate::NoHead
-                | Fate::Hangs
-                | Fate::Stream(_)
-                | Fate::Json { whole: false }
-                | Fate::Accepted
-                | Fate::Pending => {
-                    lost += 1;
-                    self.is_safe() && lost == 1
-                }
-                _ => false,
+            let fate = &pair[0].fate;
+            let again = if excuses::is_lost_answer(fate)
+                || excuses::is_status_overtaken(self.plan, self.facts, &pair[0])
+            {
+                lost += 1;
+                self.is_safe() && lost == 1
+            } else {
+                matches!(
+                    fate,
+                    Fate::Busy { .. } | Fate::SessionLost | Fate::Redirected { good: true }
+                )
             };
             if !again {
                 found.push(format!(

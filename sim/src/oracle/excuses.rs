@@ -203,6 +203,17 @@ fn is_overtaken(plan: &Plan, post: &Visit) -> bool {
     plan.server.transport == Transport::Sse && far && post.fate == Fate::SessionLost
 }
 
+/// A status that the end of the session's stream may have overtaken on its way.
+pub(super) fn is_status_overtaken(plan: &Plan, facts: &Facts, post: &Visit) -> bool {
+    let way = plan.upstream_wire[0].latency + plan.upstream_wire[1].latency;
+    let session = facts.sessions.get(&post.session);
+    let lost = session.and_then(|session| session.lost);
+    plan.server.transport == Transport::Sse
+        && matches!(post.fate, Fate::Status(_))
+        && lost.is_some_and(|lost| lost <= post.until + way && post.until <= lost + way)
+        && !way.is_zero()
+}
+
 /// The stream of a new session was refused for longer than a request waits for it.
 fn is_put_off(facts: &Facts, refused: &Visit, at: Duration) -> bool {
     let between = |opening: &&Visit| opening.at >= refused.until && opening.until <= at;
@@ -297,7 +308,7 @@ fn has_id(fate: &Fate) -> bool {
     matches!(fate, Fate::Stream(StreamFate { ids: true, .. }))
 }
 
-fn is_lost_answer(fate: &Fate) -> bool {
+pub(super) fn is_lost_answer(fate: &Fate) -> bool {
     matches!(
         fate,
         Fate::NoHead

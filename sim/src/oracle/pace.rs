@@ -76,11 +76,14 @@ fn starts(plan: &Plan, facts: &Facts, found: &mut Vec<String>) {
     for (n, pair) in facts.openings[first..].windows(2).enumerate() {
         let (before, after) = (&pair[0], &pair[1]);
         let (ended, useful) = match &before.fate {
-            Fate::Stream(stream) => {
-                let ended = stream.broke.map_or(before.until, |(at, _)| at);
-                let long = ended >= before.at + Duration::from_secs(30);
-                (ended, stream.new_messages > 0 || long)
-            }
+            Fate::Stream(stream) => match stream.broke {
+                Some((ended, _)) => {
+                    let long = ended >= before.at + Duration::from_secs(30);
+                    (ended, stream.new_messages > 0 || long)
+                }
+                // It was ended; since when nothing was hoped of it is not known.
+                None => (before.at, true),
+            },
             _ => (before.until, false),
         };
         // What the first one answered to the handshake went to the client.

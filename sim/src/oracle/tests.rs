@@ -4,6 +4,7 @@
 mod modern;
 mod races;
 mod sse;
+mod stdio;
 
 use std::time::Duration;
 

@@ -15,6 +15,21 @@ use crate::http1::{Conn, Head};
 use crate::ledger::{CallKey, Fate};
 use crate::plan::Transport;
 
+/// What a POST came to at the door.
+pub(super) enum Entry<'a> {
+    /// It is a call, in this session.
+    Call(Arc<Session>, CallKey, Ticket<'a>),
+    /// It was answered.
+    Answered(Kept),
+}
+
+/// Which of the plan's calls a message is, if it is one.
+pub(super) fn call_of(message: &Value) -> Option<CallKey> {
+    let named = message["params"]["_meta"]["call"].as_str()?;
+    let is_request = !message["id"].is_null() && message["method"].is_string();
+    CallKey::parse(named).filter(|_| is_request)
+}
+
 impl Server {
     pub(super) async fn serve(self: Arc<Self>, mut conn: Conn, number: u32) {
         while let Ok(Some(head)) = conn.head().await {
@@ -132,25 +147,36 @@ impl Server {
         if method == "initialize" {
             return self.initialize(conn, head, message).await;
         }
-        let key = message["params"]["_meta"]["call"]
-            .as_str()
-            .and_then(CallKey::parse);
-        let session = self.session(head);
-        let name = session.as_ref().map_or("", |session| &session.name);
-        let Some(key) = key.filter(|_| !message["id"].is_null() && !method.is_empty()) else {
-            let Some(session) = session else {
-                return self.unknown_session(conn, 404).await;
-            };
-            self.one_way(&session, method, message);
-            return plain(conn, 202, "").await;
-        };
-        let ticket = Ticket::open(&self.ledger, Place::Post(key), name, None);
-        let Some(session) = session else {
-            ticket.settle(Fate::SessionLost);
-            return self.unknown_session(conn, 404).await;
+        let (session, key, ticket) = match self.let_in(conn, self.session(head), message).await? {
+            Entry::Call(session, key, ticket) => (session, key, ticket),
+            Entry::Answered(kept) => return Ok(kept),
         };
         self.execute(conn, &session, &ticket, key, &message["id"])
             .await
+    }
+
+    /// Looks at a message that names this session: what is no call is answered here.
+    pub(super) async fn let_in<'a>(
+        &'a self,
+        conn: &mut Conn,
+        session: Option<Arc<Session>>,
+        message: &Value,
+    ) -> io::Result<Entry<'a>> {
+        let Some(key) = call_of(message) else {
+            let Some(session) = session else {
+                return self.unknown_session(conn, 404).await.map(Entry::Answered);
+            };
+            let method = message["method"].as_str().unwrap_or_default();
+            self.one_way(&session, method, message);
+            return plain(conn, 202, "").await.map(Entry::Answered);
+        };
+        let named = session.as_ref().map_or("", |session| &session.name);
+        let ticket = Ticket::open(&self.ledger, Place::Post(key), named, None);
+        let Some(session) = session else {
+            ticket.settle(Fate::SessionLost);
+            return self.unknown_session(conn, 404).await.map(Entry::Answered);
+        };
+        Ok(Entry::Call(session, key, ticket))
     }
 
     /// A request that was let in.

@@ -19,11 +19,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::answer::call_of;
 use super::log::{Entry, What};
 use super::visit::{Place, Ticket};
 use super::{Server, Session, Subject};
 use crate::fault::{ChildPlan, Fault, How, Spot, Start, Stubborn};
-use crate::ledger::{CallKey, Fate, StreamFate};
+use crate::ledger::{Fate, StreamFate};
 use crate::wire::{self, Manner, Wire};
 
 /// SIGKILL, SIGTERM and SIGSEGV as a parent sees them.
@@ -51,9 +52,11 @@ struct Handle {
 
 /// How a process is told to end.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Signals {
+struct Signals {
     terminate: CancellationToken,
-    pub(super) kill: CancellationToken,
+    kill: CancellationToken,
+    /// Not by its owner.
+    disaster: CancellationToken,
 }
 
 impl Process for Handle {
@@ -94,6 +97,8 @@ struct Life<'a> {
 enum End {
     /// The process ends with this.
     Exit(ExitStatus),
+    /// Its stdin has ended.
+    Asked,
     /// It goes on without a stdout.
     Mute,
     /// It does nothing any more.
@@ -131,7 +136,7 @@ impl Server {
         let (stdout, output) = wire::connection(reads, Manner::PLAIN);
         let signals = Signals::default();
         let (exit, exited) = watch::channel(None);
-        self.state.lock().processes.push(signals.kill.clone());
+        self.state.lock().processes.push(signals.disaster.clone());
         let handle = Handle {
             number,
             exited,
@@ -176,29 +181,28 @@ impl Server {
             }
         };
         life.opening.settle(Fate::Stream(StreamFate::default()));
-        let status = tokio::select! {
+        let (status, by_itself) = tokio::select! {
             biased;
-            () = signals.kill.cancelled() => ExitStatus::from_raw(KILLED),
-            () = terminated => ExitStatus::from_raw(TERMINATED),
-            status = life.run(input, output) => status,
+            () = signals.kill.cancelled() => (ExitStatus::from_raw(KILLED), false),
+            () = signals.disaster.cancelled() => (ExitStatus::from_raw(KILLED), true),
+            () = terminated => (ExitStatus::from_raw(TERMINATED), false),
+            ended = life.run(input, output) => ended,
         };
         self.ledger
             .note(format_args!("server   process {number} ends with {status}"));
-        let at = self.ledger.now();
-        life.opening.update(|fate| {
-            if let Fate::Stream(stream) = fate {
-                stream.broke.get_or_insert((at, How::Close));
-            }
-        });
+        if by_itself {
+            life.broke(How::Close);
+        }
         self.forget(&session);
         status
     }
 }
 
 impl Life<'_> {
-    async fn run(&self, input: Wire, output: Wire) -> ExitStatus {
+    /// How it ends, and whether by itself.
+    async fn run(&self, input: Wire, output: Wire) -> (ExitStatus, bool) {
         match self.plan.start {
-            Start::Exits => return code(3),
+            Start::Exits => return (code(3), true),
             Start::Slow(time) => tokio::time::sleep(time).await,
             _ => {}
         }
@@ -213,15 +217,27 @@ impl Life<'_> {
             end = self.read(&mut input) => end,
         };
         match end {
-            End::Exit(status) => status,
+            End::Exit(status) => (status, true),
+            End::Asked => (self.asked_to_end().await, false),
             End::Hang => std::future::pending().await,
             End::Mute => {
                 drop(output);
+                self.broke(How::Close);
                 self.server.forget(&self.session);
                 while let Ok(Some(_)) = input.next_line().await {}
-                self.asked_to_end().await
+                (self.asked_to_end().await, false)
             }
         }
+    }
+
+    /// Nothing comes of it any more.
+    fn broke(&self, how: How) {
+        let at = self.server.ledger.now();
+        self.opening.update(|fate| {
+            if let Fate::Stream(stream) = fate {
+                stream.broke.get_or_insert((at, how));
+            }
+        });
     }
 
     /// Its stdin has ended.
@@ -248,7 +264,7 @@ impl Life<'_> {
                     .violation(format!("the server got a line that is no JSON: {error}")),
             }
         }
-        End::Exit(self.asked_to_end().await)
+        End::Asked
     }
 
     /// Does what a message asks for; the end if it ends with that.
@@ -258,10 +274,7 @@ impl Life<'_> {
         if method == "initialize" {
             return self.initialize(message).await;
         }
-        let key = message["params"]["_meta"]["call"]
-            .as_str()
-            .and_then(CallKey::parse);
-        let Some(key) = key.filter(|_| !message["id"].is_null() && !method.is_empty()) else {
+        let Some(key) = call_of(message) else {
             server.one_way(session, method, message);
             return None;
         };
@@ -277,12 +290,13 @@ impl Life<'_> {
                 return Some(End::Exit(ExitStatus::from_raw(CRASHED)));
             }
             Some(Fault::Status { status, .. }) => {
-                ticket.settle(Fate::Status(status));
+                ticket.settle(Fate::Accepted);
                 let id = &message["id"];
                 let error = format!(
                     r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32050,"message":"the server's own error"}}}}"#
                 );
-                session.standalone.append(error, What::Answer, false);
+                let what = What::Refusal(key, status);
+                session.standalone.append(error, what, false);
                 return None;
             }
             _ => {}
@@ -378,14 +392,29 @@ impl Life<'_> {
             };
             if out.len() + end >= bytes.len() {
                 server.left(session, log, position, &entry, &self.opening, false);
-                if entry.what == What::Greeting {
-                    self.opening.update(opened);
-                }
+                self.said(entry.what);
             }
             if let Some((how, _)) = cut {
                 return self.part(how);
             }
             position += 1;
+        }
+    }
+
+    /// A line has left whole.
+    fn said(&self, what: What) {
+        match what {
+            What::Greeting => self.opening.update(|fate| {
+                if let Fate::Stream(stream) = fate {
+                    stream.opened = true;
+                }
+            }),
+            What::Refusal(key, status) => self.server.ledger.call(key, |call| {
+                if let Some(post) = call.posts.last_mut() {
+                    post.fate = Fate::Status(status);
+                }
+            }),
+            _ => {}
         }
     }
 
@@ -425,12 +454,6 @@ impl Life<'_> {
     }
 
     fn part(&self, how: How) -> End {
-        let at = self.server.ledger.now();
-        self.opening.update(|fate| {
-            if let Fate::Stream(stream) = fate {
-                stream.broke = Some((at, how));
-            }
-        });
         match how {
             How::End => End::Exit(code(0)),
             How::Reset => End::Exit(ExitStatus::from_raw(CRASHED)),
@@ -440,11 +463,5 @@ impl Life<'_> {
                 End::Hang
             }
         }
-    }
-}
-
-fn opened(fate: &mut Fate) {
-    if let Fate::Stream(stream) = fate {
-        stream.opened = true;
     }
 }

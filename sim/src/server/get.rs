@@ -3,15 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::log::Log;
 use super::modern::Subscribed;
 use super::refuse::plain;
 use super::stream::Course;
 use super::visit::{Place, Ticket};
 use super::{Kept, Server, Session, Subject};
-use crate::fault::Fault;
 use crate::http1::{Conn, Head};
 use crate::ledger::{CallKey, Fate};
 use crate::plan::Replay;
@@ -118,13 +115,11 @@ impl Server {
         let fault = self.next_fault(Subject::Standing(
             session.client.get().copied().unwrap_or_default(),
         ));
-        if let Some(fault) = &fault
-            && !matches!(fault, Fault::Cut { .. })
+        if let Some(refused) = self
+            .refuse_stream(conn, session, &ticket, fault.as_ref())
+            .await
         {
-            self.ledger.hit(fault.name());
-            return self
-                .refuse(conn, session, &ticket, fault, &Value::Null)
-                .await;
+            return refused;
         }
         let (from, new_from) = match cursor {
             Some((_, at)) => self.replay(log, at),
@@ -170,13 +165,11 @@ impl Server {
     ) -> io::Result<Kept> {
         let ticket = Ticket::open(&self.ledger, Place::Get(key), &session.name, Some(cursor));
         let fault = self.next_fault(Subject::Get(key));
-        if let Some(fault) = &fault
-            && !matches!(fault, Fault::Cut { .. })
+        if let Some(refused) = self
+            .refuse_stream(conn, session, &ticket, fault.as_ref())
+            .await
         {
-            self.ledger.hit(fault.name());
-            return self
-                .refuse(conn, session, &ticket, fault, &Value::Null)
-                .await;
+            return refused;
         }
         self.ledger.hit("resume");
         let (from, new_from) = self.replay(log, at);

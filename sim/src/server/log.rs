@@ -51,6 +51,8 @@ pub(super) enum What {
     Answer,
     /// The same to a call.
     Result(CallKey),
+    /// The error of a process to a call, which stands for this status.
+    Refusal(CallKey, u16),
 }
 
 impl Log {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::answer::call_of;
 use super::refuse::json_body;
 use super::visit::{Place, Ticket};
 use super::{Kept, Server, Session};
 use crate::http1::{Conn, Head};
-use crate::ledger::CallKey;
 
 /// In an event: the id of the request on whose stream it leaves.
 pub(super) const TAG: &str = "@subscription@";
@@ -60,7 +60,7 @@ impl Server {
                 self.listen(conn, listener, &message["id"]).await
             }
             _ => {
-                let Some(key) = meta["call"].as_str().and_then(CallKey::parse) else {
+                let Some(key) = call_of(message) else {
                     self.ledger
                         .violation(format!("a modern server got {message}"));
                     return json_body(conn, 400, "{}").await;

@@ -13,6 +13,23 @@ use crate::ledger::Fate;
 use crate::plan::Transport;
 
 impl Server {
+    /// Does to a GET or a subscription what the fault says, unless that is to break its stream:
+    /// `None`, and nothing was done.
+    pub(super) async fn refuse_stream(
+        &self,
+        conn: &mut Conn,
+        session: &Session,
+        ticket: &Ticket<'_>,
+        fault: Option<&Fault>,
+    ) -> Option<io::Result<Kept>> {
+        let fault = fault.filter(|fault| !matches!(fault, Fault::Cut { .. }))?;
+        self.ledger.hit(fault.name());
+        Some(
+            self.refuse(conn, session, ticket, fault, &Value::Null)
+                .await,
+        )
+    }
+
     /// Does to a request what the fault says.
     pub(super) async fn refuse(
         &self,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::answer::Entry;
 use super::log::What;
 use super::refuse::plain;
 use super::stream::Course;
@@ -13,7 +14,7 @@ use super::visit::{Place, Ticket};
 use super::{Kept, Server, Session, Subject};
 use crate::fault::{Fault, How};
 use crate::http1::{Conn, Head};
-use crate::ledger::{CallKey, Fate};
+use crate::ledger::Fate;
 
 /// Where messages go; the session's name follows.
 const ENDPOINT: &str = "/mcp/messages?session=";
@@ -29,14 +30,12 @@ impl Server {
         let ticket = Ticket::open(&self.ledger, Place::Opening, "", None);
         let faults = (0..self.plan.clients.len()).map(Subject::Standing);
         let fault = faults.filter_map(|subject| self.next_fault(subject)).next();
-        if let Some(fault) = &fault
-            && !matches!(fault, Fault::Cut { .. })
+        let nobody = Session::new(String::new(), None);
+        if let Some(refused) = self
+            .refuse_stream(conn, &nobody, &ticket, fault.as_ref())
+            .await
         {
-            self.ledger.hit(fault.name());
-            let nobody = Session::new(String::new(), None);
-            return self
-                .refuse(conn, &nobody, &ticket, fault, &Value::Null)
-                .await;
+            return refused;
         }
         let session = self.make_session();
         let name = &session.name;
@@ -93,21 +92,9 @@ impl Server {
         if method == "initialize" {
             return self.sse_initialize(conn, session, message).await;
         }
-        let key = message["params"]["_meta"]["call"]
-            .as_str()
-            .and_then(CallKey::parse);
-        let Some(key) = key.filter(|_| !message["id"].is_null() && !method.is_empty()) else {
-            let Some(session) = session else {
-                return self.unknown_session(conn, 404).await;
-            };
-            self.one_way(&session, method, message);
-            return plain(conn, 202, "").await;
-        };
-        let named = session.as_ref().map_or("", |session| &session.name);
-        let ticket = Ticket::open(&self.ledger, Place::Post(key), named, None);
-        let Some(session) = session else {
-            ticket.settle(Fate::SessionLost);
-            return self.unknown_session(conn, 404).await;
+        let (session, key, ticket) = match self.let_in(conn, session, message).await? {
+            Entry::Call(session, key, ticket) => (session, key, ticket),
+            Entry::Answered(kept) => return Ok(kept),
         };
         let Some(plan) = self.call_plan(key) else {
             return plain(conn, 400, "").await;

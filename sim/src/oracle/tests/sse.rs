@@ -118,3 +118,26 @@ fn on_one_stream_for_everything_each_run_of_a_call_is_in_order() {
     assert!(got([(2, 2), (1, 1), (2, 1), (1, 9)])[0].contains("out of order"));
     assert!(got([(1, 1), (2, 1), (1, 1), (1, 9)])[0].contains("twice"));
 }
+
+#[test]
+fn a_status_that_the_end_of_the_stream_overtook_is_a_lost_answer() {
+    let judged = |method, lost| {
+        let mut plan = sse();
+        plan.clients[0].calls[0].method = method;
+        let mut call = accepted();
+        call.posts = vec![visit(1, Fate::Status(503)), visit(2, Fate::Accepted)];
+        let mut facts = Facts::default();
+        facts.calls.insert(KEY, call);
+        let session = SessionFacts {
+            lost: Some(lost),
+            ..SessionFacts::default()
+        };
+        facts.sessions.insert("s1".into(), session);
+        let found = violations(&plan, &facts);
+        found.iter().any(|one| one.contains("sent again"))
+    };
+    let way = Duration::from_millis(60);
+    assert!(!judged("tools/list", s(1)) && !judged("tools/list", s(1) + way));
+    assert!(judged("tools/list", s(1) + 2 * way));
+    assert!(judged("tools/call", s(1)));
+}
