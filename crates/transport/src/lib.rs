@@ -13,6 +13,7 @@
 //! to the pipeline.
 
 pub mod downstream;
+mod gather;
 mod lines;
 pub mod metrics;
 mod repoll;

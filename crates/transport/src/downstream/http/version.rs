@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
+use crate::gather::{SMALL, gathered};
+
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The version of HTTP that a connection carries.
@@ -105,7 +107,11 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Begun<I> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let io = Pin::new(&mut self.io);
+        match gathered(bufs, &mut [0; SMALL]) {
+            Some(all) => io.poll_write(cx, all),
+            None => io.poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -24,6 +24,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_service::Service;
 
+use crate::gather::{SMALL, gathered};
 use crate::upstream::BoxFuture;
 
 /// How long name resolution, TCP, a proxy's CONNECT and TLS may take together (resilience 4).
@@ -157,7 +158,11 @@ impl Write for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let io = Pin::new(&mut self.io);
+        match gathered(bufs, &mut [0; SMALL]) {
+            Some(all) => io.poll_write(cx, all),
+            None => io.poll_write_vectored(cx, bufs),
+        }
     }
 }
 
