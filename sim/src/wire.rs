@@ -106,6 +106,11 @@ pub(crate) fn connection(first: Manner, second: Manner) -> (Wire, Wire) {
 }
 
 impl Wire {
+    /// Bytes that can be written at once.
+    pub(crate) fn room(&self) -> usize {
+        CAPACITY - self.flows[1].lock().held
+    }
+
     pub(crate) fn cutter(&self) -> Cutter {
         Cutter(self.flows.clone())
     }

@@ -91,7 +91,11 @@ struct Life<'a> {
     opening: Ticket<'a>,
     plan: ChildPlan,
     number: u32,
+    exit: &'a Exit,
 }
+
+/// Where its exit is seen.
+type Exit = watch::Sender<Option<ExitStatus>>;
 
 /// What its end of a pipe came to.
 enum End {
@@ -144,7 +148,9 @@ impl Server {
             signals: signals.clone(),
         };
         tokio::spawn(async move {
-            let status = self.live(number, plan, input, output, signals).await;
+            let status = self
+                .live(number, plan, (input, output), signals, &exit)
+                .await;
             let _ = exit.send(Some(status));
         });
         Ok(Started {
@@ -160,9 +166,9 @@ impl Server {
         self: &Arc<Self>,
         number: u32,
         plan: ChildPlan,
-        input: Wire,
-        output: Wire,
+        (input, output): (Wire, Wire),
         signals: Signals,
+        exit: &Exit,
     ) -> ExitStatus {
         let session = self.make_session();
         let stubborn = plan.stubborn;
@@ -172,6 +178,7 @@ impl Server {
             session: Arc::clone(&session),
             plan,
             number,
+            exit,
         };
         let terminated = async {
             signals.terminate.cancelled().await;
@@ -382,6 +389,9 @@ impl Life<'_> {
             let bytes = self.render(&entry, position);
             let cut = self.cut(&entry, position, &bytes);
             let out = &bytes[..cut.map_or(bytes.len(), |(_, at)| at)];
+            if let Some((how, _)) = cut {
+                self.exit_first(how, position, output, out);
+            }
             if output.write_all(out).await.is_err() {
                 return End::Mute;
             }
@@ -395,9 +405,21 @@ impl Life<'_> {
                 self.said(entry.what);
             }
             if let Some((how, _)) = cut {
+                self.server.fell_silent(session, how);
                 return self.part(how);
             }
             position += 1;
+        }
+    }
+
+    /// Whether who waits for the exit comes to its turn before who reads the pipe is chance: what is
+    /// written last may be read after the exit was seen.
+    fn exit_first(&self, how: How, position: usize, output: &Wire, last: &[u8]) {
+        if let End::Exit(status) = self.part(how)
+            && position.is_multiple_of(2)
+            && last.len() <= output.room()
+        {
+            let _ = self.exit.send(Some(status));
         }
     }
 
@@ -453,15 +475,13 @@ impl Life<'_> {
         Some((how, at))
     }
 
+    /// What becomes of it when its output has broken off so.
     fn part(&self, how: How) -> End {
         match how {
             How::End => End::Exit(code(0)),
             How::Reset => End::Exit(ExitStatus::from_raw(CRASHED)),
             How::Close => End::Mute,
-            How::Silence => {
-                self.server.fell_silent(&self.session, how);
-                End::Hang
-            }
+            How::Silence => End::Hang,
         }
     }
 }

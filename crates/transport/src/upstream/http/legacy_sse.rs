@@ -107,8 +107,10 @@ impl Leg for LegacySseLeg {
                 opener,
             );
             tokio::select! {
-                sent = sending => sent,
+                // What has nowhere to go is not tried.
+                biased;
                 () = link.closed.cancelled() => Err(stream_lost(CLOSED)),
+                sent = sending => sent,
             }
         })
     }
@@ -193,6 +195,7 @@ impl Link {
             }
         };
         let cause = tokio::select! {
+            biased;
             () = self.relay(&mut driver) => driver.take_failure().map(|failure| failure.detail),
             // The router, which is ours, could refuse more.
             () = refuse => None,

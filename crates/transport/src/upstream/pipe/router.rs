@@ -190,7 +190,9 @@ impl Router {
             return;
         }
         state.end = Some(fault.clone());
-        let open: Vec<_> = state.open.drain().collect();
+        let mut open: Vec<_> = state.open.drain().collect();
+        // In the order in which they came.
+        open.sort_by_key(|(key, _)| *key);
         for (key, _) in &open {
             state.table.end(*key);
         }
