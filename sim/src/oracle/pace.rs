@@ -384,6 +384,8 @@ impl Step<'_> {
         let (from, floor) = match &self.before.fate {
             Fate::Stream(stream) => match stream.broke? {
                 (_, How::Silence) => return None,
+                // Perhaps the proxy had closed it by then, because it was silent.
+                (at, _) if self.may_be_closed(at) => return None,
                 (at, _) => (at, Duration::ZERO),
             },
             Fate::NoHead => (self.before.until, Duration::ZERO),
@@ -413,6 +415,12 @@ impl Step<'_> {
             least: least.max(known.sure_retry.unwrap_or_default()),
             policy: (delay + jitter).max(MIN_INTERVAL).max(floor),
         })
+    }
+
+    /// Whether the news of a break at `at` may have met the proxy's own close on its way.
+    fn may_be_closed(&self, at: Duration) -> bool {
+        let way = self.plan.upstream_wire[0].latency + self.plan.upstream_wire[1].latency;
+        !way.is_zero() && at + way >= self.before.at + self.plan.idle_timeout
     }
 
     /// What the way to the server and back takes: the break must become known, a connection be

@@ -249,7 +249,7 @@ impl Exchange {
                 status,
                 headers,
                 message,
-            } => return self.respond(status, headers, message),
+            } => return self.respond(status, headers, message, generation),
             Reply::Challenge {
                 status,
                 headers,
@@ -320,7 +320,7 @@ impl Exchange {
         match message.kind() {
             Kind::Response { id } | Kind::Error { id: Some(id) } if *id == self.id => {
                 let status = status_of_answer(session.era, &message);
-                self.respond(status, HeaderMap::new(), message)
+                self.respond(status, HeaderMap::new(), message, generation)
             }
             Kind::Response { .. } | Kind::Error { .. } => {
                 session.shared.metrics.stray_responses.inc();
@@ -332,7 +332,7 @@ impl Exchange {
                 None => Step::Again,
             },
             Kind::Notification { method } => {
-                session.was_productive();
+                session.was_productive(generation);
                 if let Some(listening) = &mut self.listening {
                     listening.observe(&message);
                 }
@@ -347,9 +347,15 @@ impl Exchange {
         }
     }
 
-    fn respond(&mut self, status: StatusCode, headers: HeaderMap, message: Message) -> Step {
+    fn respond(
+        &mut self,
+        status: StatusCode,
+        headers: HeaderMap,
+        message: Message,
+        generation: u64,
+    ) -> Step {
         let session = &self.bounds.session;
-        session.was_productive();
+        session.was_productive(generation);
         let message = session.observe_response(&self.method, &self.request, message);
         self.outcome = match message.kind() {
             Kind::Response { .. } => Outcome::Result,

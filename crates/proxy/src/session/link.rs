@@ -184,9 +184,10 @@ impl Session {
         Ok(old)
     }
 
-    /// The leg in use brought something for the client.
-    pub(super) fn was_productive(&self) {
-        if !self.productive.load(Ordering::Relaxed) {
+    /// The leg of this generation brought something for the client.
+    pub(super) fn was_productive(&self, generation: u64) {
+        // A straggler of a lost leg says nothing about the one in use.
+        if !self.productive.load(Ordering::Relaxed) && generation == self.generation() {
             self.productive.store(true, Ordering::Relaxed);
             // Without a handshake this is the first proof that there is a server.
             if self.era == Era::Modern {

@@ -196,7 +196,7 @@ impl Session {
 
     /// A request of the server on its way to the client; `None` if the client is not to see it.
     pub(super) fn asked(self: &Arc<Self>, message: &Message, generation: u64) -> Option<Message> {
-        self.was_productive();
+        self.was_productive(generation);
         match self.asks.begin(message, generation) {
             Begun::Ask { message, given_up } => {
                 if let Some(id) = given_up {

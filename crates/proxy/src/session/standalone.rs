@@ -221,7 +221,7 @@ impl Session {
                 return;
             }
             Kind::Notification { .. } => {
-                self.was_productive();
+                self.was_productive(generation);
                 self.observe_server_message(message)
             }
         };

@@ -232,3 +232,31 @@ async fn a_modern_session_is_restored_when_something_came_of_it() {
     assert!(waits[0] < SECOND && waits[1] >= SECOND, "{waits:?}");
     assert!(answered.await.unwrap().contains("child_exited"));
 }
+
+/// What a lost session brought, and the client takes only now, says nothing for the next one.
+#[tokio::test(start_paused = true)]
+async fn a_straggler_makes_no_new_session_productive() {
+    let proxy = Proxy::new(pipe(), Config::default());
+    let client = proxy.initialized().await;
+    let standalone = proxy.server.standalone().await.stream();
+    let posting = client.posting(CALL);
+    let feeder = proxy.server.request().await.stream(true);
+    let mut events = posting.await.unwrap().stream();
+    feeder
+        .message(r#"{"method":"notifications/message","params":{"level":"info","data":1}}"#)
+        .await;
+    standalone.fail(crash(Executed::Unknown)).await;
+    let next = proxy.server.standalone().await.stream();
+    assert!(
+        events
+            .message()
+            .await
+            .unwrap()
+            .contains("notifications/message")
+    );
+    next.fail(crash(Executed::Unknown)).await;
+    sleep(SECOND / 2).await;
+    assert_eq!(handshakes(&proxy), 2, "it has to wait");
+    sleep(SECOND).await;
+    assert_eq!(handshakes(&proxy), 3);
+}
