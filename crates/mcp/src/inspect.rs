@@ -5,7 +5,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::LazyLock;
 
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -237,6 +239,9 @@ pub enum Claim {
 /// Reads a request's claim.
 #[must_use]
 pub fn claim(message: &Message) -> Claim {
+    if !message.body().is_some_and(may_claim) {
+        return Claim::None;
+    }
     let meta = match read_meta(message) {
         Ok(Some(meta)) => meta,
         Ok(None) => return Claim::None,
@@ -259,6 +264,15 @@ pub fn claim(message: &Message) -> Claim {
             version: Some(version),
         },
     }
+}
+
+/// Whether any reader could find a claim in a text: it spells the member's name, or has an escape
+/// that might. Nearly no legacy request does, and each is asked.
+fn may_claim(text: &str) -> bool {
+    static NAME: LazyLock<Finder<'_>> =
+        LazyLock::new(|| Finder::new("io.modelcontextprotocol/protocolVersion"));
+    let text = text.as_bytes();
+    NAME.find(text).is_some() || memchr::memchr(b'\\', text).is_some()
 }
 
 fn read_meta(message: &Message) -> Result<Option<Meta<'_>>, Contradictory> {

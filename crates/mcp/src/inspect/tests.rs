@@ -76,19 +76,40 @@ fn params_by_position_have_no_names() {
 
 #[test]
 fn a_member_that_stands_twice_is_no_value() {
+    let call = |params: &str| {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+        Message::parse(Bytes::from(text)).unwrap()
+    };
     for params in [
         r#"{"name":"safe","name":"danger"}"#,
         r#"{"name":"a","_meta":{},"_meta":{}}"#,
         r#"{"name":"a","_meta":{"progressToken":1,"progressToken":2}}"#,
-        r#"{"name":"a","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol\/protocolVersion":"2025-11-25"}}"#,
     ] {
-        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
-        let request = Message::parse(Bytes::from(text)).unwrap();
+        let request = call(params);
         assert_eq!(requested_progress_token(&request), None, "{params}");
-        assert!(
-            matches!(claim(&request), Claim::Malformed { version: None, .. }),
-            "{params}"
-        );
+        assert_eq!(claim(&request), Claim::None, "{params}");
+    }
+    let claims = [
+        r#""io.modelcontextprotocol/protocolVersion":"2026-07-28""#,
+        r#""io.modelcontextprotocol\/protocolVersion":"2026-07-28""#,
+        r#""io.modelcontextprotocol/\u0070rotocolVersion":"2026-07-28""#,
+    ];
+    for claimed in claims {
+        for params in [
+            format!(r#"{{"name":"safe","name":"danger","_meta":{{{claimed}}}}}"#),
+            format!(r#"{{"_meta":{{{claimed}}},"_meta":{{}}}}"#),
+            format!(r#"{{"_meta":{{{claimed},{}}}}}"#, claims[0]),
+        ] {
+            assert!(
+                matches!(
+                    claim(&call(&params)),
+                    Claim::Malformed { version: None, .. }
+                ),
+                "{params}"
+            );
+        }
+        let once = format!(r#"{{"_meta":{{{claimed}}}}}"#);
+        assert_ne!(claim(&call(&once)), Claim::None, "{once}");
     }
 }
 
