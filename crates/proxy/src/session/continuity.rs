@@ -124,7 +124,8 @@ impl Session {
                         return Poll::Ready(false);
                     }
                 };
-                if let Some(health) = self.recovery.waiting(until) {
+                let quietly = !self.has_response_heads();
+                if let Some(health) = self.recovery.waiting(&self.shared, until, quietly) {
                     self.set_health(health);
                 }
                 timer.as_mut().reset(Instant::from_std(until));

@@ -8,16 +8,15 @@ use shadowcat_mcp::fault::{Executed, Fault, Side};
 use shadowcat_mcp::version::{Era, ProtocolVersion};
 use shadowcat_sse::reconnect::{Input, StateName};
 use shadowcat_transport::upstream::Leg;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use super::Session;
+use super::recovery::ASKED_DISTANCE;
 
-/// How far off the next attempt to replace a leg may be for a request to wait for it.
+/// How long a request waits for the attempt to replace a leg that helps it.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Distance of the attempts that requests ask for once a server was given up.
-const ASKED_DISTANCE: Duration = Duration::from_secs(1);
 
 /// The leg in use. Each replacement has a new generation, so that two who notice the same loss
 /// replace it once.
@@ -34,12 +33,15 @@ pub(super) struct Link {
 pub(super) enum Health {
     /// It can.
     Up,
-    /// It is being replaced: the attempt began or is due at `next`.
+    /// It is to be replaced: the next attempt is due at `next`, as far as is known.
     Healing { next: Instant, last: Fault },
-    /// The attempts are used up: from now on they are rare.
+    /// The attempt to replace it is under way. It has a deadline of its own.
+    Trying,
+    /// The attempts are used up: from now on they are rare, and before `ask_from` no request may
+    /// ask for one.
     GivenUp {
         next: Instant,
-        tried: Instant,
+        ask_from: Instant,
         last: Fault,
     },
 }
@@ -91,11 +93,13 @@ impl Session {
         matches!(link.health, Health::Up).then(|| (Arc::clone(&link.leg), link.generation))
     }
 
-    /// The leg, once it can be used: a request waits for a replacement that is under way or soon.
+    /// The leg, once it can be used: a request waits for a replacement that is under way or soon,
+    /// but for [`PATIENCE`] at most until the attempt begins that helps it.
     ///
     /// # Errors
     /// Why there is none, and when the next attempt is due. Nothing was executed.
     pub(super) async fn usable_leg(&self) -> Result<(Arc<dyn Leg>, u64), Fault> {
+        let patience = Instant::now() + PATIENCE;
         loop {
             let changed = self.health_changed.notified();
             if let Some(up) = self.leg_if_up() {
@@ -105,10 +109,15 @@ impl Session {
             let now = Instant::now();
             match health {
                 Health::Up => continue,
-                Health::Healing { next, .. } if next <= now + PATIENCE => {}
+                Health::Trying => {
+                    changed.await;
+                    continue;
+                }
+                // The line of the sessions that come back may move more slowly than it seemed.
+                Health::Healing { next, .. } if next <= patience && now < patience => {}
                 // Over HTTP a request is as good a probe as any; a process is not started for it.
-                Health::GivenUp { tried, .. }
-                    if self.has_response_heads() && now >= tried + ASKED_DISTANCE =>
+                Health::GivenUp { ask_from, .. }
+                    if self.has_response_heads() && now >= ask_from && now < patience =>
                 {
                     self.hurry.notify_one();
                 }
@@ -116,7 +125,8 @@ impl Session {
                     return Err(unavailable(&last, next.saturating_duration_since(now)));
                 }
             }
-            changed.await;
+            // Whoever waited too long sees that above.
+            let _ = timeout_at(patience, changed).await;
         }
     }
 
@@ -130,11 +140,8 @@ impl Session {
     pub(super) fn set_trying(&self) {
         let mut link = self.link.write();
         let probed = matches!(link.health, Health::GivenUp { .. });
-        if let Some(last) = self.recovery.last()
-            && (!probed || link.leg.has_response_heads())
-        {
-            let next = Instant::now();
-            link.health = Health::Healing { next, last };
+        if !probed || link.leg.has_response_heads() {
+            link.health = Health::Trying;
             drop(link);
             self.health_changed.notify_waiters();
         }
@@ -227,6 +234,8 @@ impl Session {
 }
 
 fn unavailable(last: &Fault, wait: Duration) -> Fault {
+    // The attempt may be due or under way: what comes of it is not known at once.
+    let wait = wait.max(ASKED_DISTANCE);
     let after = last.retry_after.unwrap_or(Duration::ZERO).max(wait);
     Fault::new(Side::Upstream, last.kind, Executed::No)
         .because(format!(

@@ -8,6 +8,7 @@
 //! [`Health`] that requests look at, and every move is shown as those of other streams are.
 
 use std::task::Waker;
+use std::time::Duration;
 
 use http::StatusCode;
 use parking_lot::Mutex;
@@ -21,6 +22,9 @@ use tracing::{Span, error};
 
 use super::Shared;
 use super::link::Health;
+
+/// Distance of the attempts that requests ask for once a server was given up.
+pub(super) const ASKED_DISTANCE: Duration = Duration::from_secs(1);
 
 /// What the sessions of one server share. How many handshakes may be under way is for the
 /// upstream to say, which has permits for all that is sent.
@@ -80,10 +84,12 @@ impl Recovery {
         state.tell(shared, Input::Failed(trouble));
     }
 
-    /// Somebody wants a server tried that was given up.
+    /// Somebody wants a server tried that was given up. They may have wanted it before the last
+    /// attempt failed.
     pub(super) fn hurry(&self, shared: &Shared) {
         let mut state = self.0.lock();
-        if state.engine.state() == StateName::Parked {
+        let asked_in_time = Instant::now() >= state.ask_from(shared);
+        if state.engine.state() == StateName::Parked && asked_in_time {
             state.tell(shared, Input::Hurry);
         }
     }
@@ -96,24 +102,30 @@ impl Recovery {
     }
 
     /// What requests are to know while the engine waits until `until`. `None`: nothing new.
-    pub(super) fn waiting(&self, until: std::time::Instant) -> Option<Health> {
+    /// `quietly`: they do not wait for a look at what was given up.
+    pub(super) fn waiting(
+        &self,
+        shared: &Shared,
+        until: std::time::Instant,
+        quietly: bool,
+    ) -> Option<Health> {
         let state = self.0.lock();
         let next = Instant::from_std(until);
         let last = state.last.clone()?;
-        match state.engine.state() {
-            StateName::Backoff => Some(Health::Healing { next, last }),
-            StateName::Parked => Some(Health::GivenUp {
+        let given_up = match state.engine.state() {
+            StateName::Backoff => false,
+            StateName::Queued => quietly && state.engine.is_probing(),
+            StateName::Parked => true,
+            _ => return None,
+        };
+        Some(match given_up {
+            true => Health::GivenUp {
                 next,
-                tried: state.failed_at,
+                ask_from: state.ask_from(shared),
                 last,
-            }),
-            _ => None,
-        }
-    }
-
-    /// What went wrong last.
-    pub(super) fn last(&self) -> Option<Fault> {
-        self.0.lock().last.clone()
+            },
+            false => Health::Healing { next, last },
+        })
     }
 
     /// Shows what has moved since the last time.
@@ -129,6 +141,16 @@ impl State {
         if let Err(unexpected) = told {
             error!(%unexpected, "a session is in a state that it cannot be in");
         }
+    }
+
+    /// From when on a request may have a server tried that was given up: it gets its rest, and
+    /// the time that it asked for.
+    fn ask_from(&self, shared: &Shared) -> Instant {
+        let hint = self.last.as_ref().and_then(|last| last.retry_after);
+        let asked = hint.map_or(Duration::ZERO, |hint| {
+            shared.config.reconnect.clamp_hint(hint)
+        });
+        self.failed_at + asked.max(ASKED_DISTANCE)
     }
 
     fn show(&mut self) {
@@ -176,8 +198,6 @@ fn trouble(fault: &Fault) -> Trouble {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use shadowcat_mcp::fault::{Executed, Side};
     use shadowcat_sse::reconnect::{Decision, Facts, Leg, classify};
 

@@ -54,6 +54,12 @@ impl Engine {
         }
     }
 
+    /// Whether the attempt that is in line or under way is a look at what was given up.
+    #[must_use]
+    pub fn is_probing(&self) -> bool {
+        self.probing && matches!(self.state, State::Queued { .. } | State::Connecting { .. })
+    }
+
     /// When the open stream will seem [degraded](Liveness::Degraded) if nothing comes; `None` where
     /// silence means nothing, or nobody waits for it now.
     #[must_use]

@@ -173,6 +173,7 @@ impl Engine {
             State::Open(_) => self.part(now, origin, trouble),
             _ => self.attempt_failed(now, origin, trouble),
         };
+        self.probing = false;
         self.position.discard();
         // What was handed over was handed over, accepted or not.
         self.counters.committed = self.counters.delivered;
@@ -362,7 +363,6 @@ impl Engine {
         let asked = hint.map(|hint| backoff::asked(&self.policy, hint.wait, self.draws.draw()));
         let wait = backoff::probe(draw).max(asked.unwrap_or_default());
         let probe_at = probed.then(|| now + wait);
-        self.probing = false;
         self.go(now, State::Parked { why, probe_at }, cause);
     }
 
