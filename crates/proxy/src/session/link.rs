@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use shadowcat_mcp::fault::{Executed, Fault, Side};
 use shadowcat_mcp::version::{Era, ProtocolVersion};
-use shadowcat_sse::reconnect::{Input, StateName};
+use shadowcat_sse::reconnect::Input;
 use shadowcat_transport::upstream::Leg;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -181,7 +181,7 @@ impl Session {
         self.productive.store(false, Ordering::Relaxed);
         // Told before anybody can lose it again.
         match self.era {
-            Era::Legacy => self.opened(),
+            Era::Legacy => self.recovery.opened(&self.shared),
             // Nothing was said to the server yet, and nothing is started before that.
             Era::Modern => self.recovery.tell(&self.shared, Input::Connected),
         }
@@ -193,31 +193,28 @@ impl Session {
 
     /// The leg of this generation brought something for the client.
     pub(super) fn was_productive(&self, generation: u64) {
-        // A straggler of a lost leg says nothing about the one in use.
-        if !self.productive.load(Ordering::Relaxed) && generation == self.generation() {
-            self.productive.store(true, Ordering::Relaxed);
-            // Without a handshake this is the first proof that there is a server.
-            if self.era == Era::Modern {
-                self.set_open();
-            }
+        if self.productive.load(Ordering::Relaxed) {
+            return;
+        }
+        // Held until all is said: whoever loses or replaces the leg meanwhile comes after.
+        let link = self.link.read();
+        // A straggler of a lost leg says nothing about the one in use, or the one to come.
+        if link.generation != generation || !matches!(link.health, Health::Up) {
+            return;
+        }
+        self.productive.store(true, Ordering::Relaxed);
+        // Without a handshake this is the first proof that there is a server.
+        if self.era == Era::Modern {
+            self.recovery.opened(&self.shared);
+            drop(link);
+            self.show_recovery();
         }
     }
 
     /// The server's session is in use.
     pub(super) fn set_open(&self) {
-        self.opened();
+        self.recovery.opened(&self.shared);
         self.show_recovery();
-    }
-
-    fn opened(&self) {
-        let before = self.recovery.state();
-        // In any other state it is a straggler of the leg before.
-        if matches!(before, StateName::Idle | StateName::Connecting) {
-            self.recovery.tell(&self.shared, Input::Opened);
-        }
-        if before == StateName::Connecting {
-            self.shared.metrics.sessions_healed.inc();
-        }
     }
 
     /// Shows what moved, under the session's name.

@@ -58,14 +58,22 @@ impl Recovery {
         }))
     }
 
-    pub(super) fn state(&self) -> StateName {
-        self.0.lock().engine.state()
-    }
-
     /// Tells the engine something. What it makes of that is shown by [`Recovery::show`], which
     /// needs no lock of the caller's.
     pub(super) fn tell(&self, shared: &Shared, input: Input) {
         self.0.lock().tell(shared, input);
+    }
+
+    /// The session is in use, if it is not known to be.
+    pub(super) fn opened(&self, shared: &Shared) {
+        let mut state = self.0.lock();
+        let before = state.engine.state();
+        if matches!(before, StateName::Idle | StateName::Connecting) {
+            state.tell(shared, Input::Opened);
+        }
+        if before == StateName::Connecting {
+            shared.metrics.sessions_healed.inc();
+        }
     }
 
     /// The session was lost, or an attempt to replace it failed. `productive`: its leg had brought
@@ -136,6 +144,10 @@ impl Recovery {
 
 impl State {
     fn tell(&mut self, shared: &Shared, input: Input) {
+        // Whoever notices something may be overtaken by the end of the session.
+        if self.engine.state().is_final() {
+            return;
+        }
         let now = Instant::now().into_std();
         let told = self.engine.handle(now, &mut shared.origin.lock(), input);
         if let Err(unexpected) = told {
