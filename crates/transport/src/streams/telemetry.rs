@@ -201,7 +201,9 @@ impl Telemetry {
                 self.tell_drop(transition, detail);
             }
             // A session that was lost before anything had come of it.
-            (StateName::Idle, StateName::Backoff) => self.tell_drop(transition, detail),
+            (StateName::Idle, StateName::Backoff | StateName::Parked) => {
+                self.tell_drop(transition, detail)
+            }
             (StateName::Connecting, StateName::Backoff) if self.kind == Kind::Session => {
                 let (words, server) = (Words::of(self.kind), &self.streams.server);
                 let wait = transition.until.map(|until| rounded(until - transition.at));

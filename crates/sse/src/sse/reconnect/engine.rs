@@ -86,7 +86,7 @@ pub struct Engine {
     last_trouble: Option<Trouble>,
     post: PostTries,
     deadline: Option<Instant>,
-    /// Since when an open stream is away.
+    /// Since when an open stream is away, or a session that was lost before it was known to be open.
     lost_at: Option<Instant>,
     gap: Option<Duration>,
     counters: Counters,

@@ -243,6 +243,10 @@ impl Engine {
         if self.leg() != Leg::Post {
             self.unproductive = self.unproductive.saturating_add(1);
         }
+        if matches!(self.state, State::Idle) {
+            // Whoever opened it without us has lost it.
+            self.lost_at.get_or_insert(now);
+        }
         if let State::Connecting {
             connected, slot, ..
         } = &mut self.state

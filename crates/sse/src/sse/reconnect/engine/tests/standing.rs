@@ -209,6 +209,9 @@ fn a_session_may_be_lost_before_it_was_ever_open() {
     let (waited, attempt) = run.attempt();
     assert!((SECOND..=2 * SECOND).contains(&waited), "{waited:?}");
     assert_eq!(attempt.number, 2);
+    run.tell(Input::Opened);
+    let away = std::iter::from_fn(|| run.engine.poll_transition()).find_map(|moved| moved.away);
+    assert_eq!(away, Some(waited));
 }
 
 /// Its client's opening is an attempt, too.
