@@ -54,6 +54,9 @@ macro_rules! fault_kinds {
         }
 
         impl FaultKind {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
             /// The name on the wire and in metrics.
             #[must_use]
             pub fn as_str(self) -> &'static str {
@@ -202,21 +205,6 @@ impl Fault {
     #[must_use]
     pub fn retry_safe(&self) -> bool {
         self.executed == Executed::No
-    }
-
-    /// Whether the same attempt may succeed later without anybody changing anything.
-    #[must_use]
-    pub fn is_temporary(&self) -> bool {
-        !matches!(
-            self.kind,
-            FaultKind::Unauthorized
-                | FaultKind::VersionMismatch
-                | FaultKind::Tls
-                | FaultKind::Redirect
-                | FaultKind::DuplicateId
-                | FaultKind::Cancelled
-                | FaultKind::SessionEnded
-        )
     }
 
     /// The status that an HTTP client of this era gets. A legacy client gets 200 with the error in

@@ -204,7 +204,15 @@ fn trouble(fault: &Fault) -> Trouble {
         | FaultKind::SessionLost
         | FaultKind::ChildExited
         | FaultKind::BudgetExhausted => Trouble::NoHead,
-        _ => Trouble::NoSession { retry_after: None },
+        FaultKind::Status
+        | FaultKind::RateLimited
+        | FaultKind::ContentType
+        | FaultKind::BadResponse
+        | FaultKind::Overloaded
+        | FaultKind::SessionEnded
+        | FaultKind::Cancelled
+        | FaultKind::DuplicateId
+        | FaultKind::VersionMismatch => Trouble::NoSession { retry_after: None },
     }
 }
 
@@ -224,32 +232,30 @@ mod tests {
         classify(&trouble(&fault), Leg::Standing, repeated)
     }
 
+    /// What does not change by itself is given up at once.
+    const LASTING: [FaultKind; 4] = [
+        FaultKind::Unauthorized,
+        FaultKind::Tls,
+        FaultKind::Redirect,
+        FaultKind::TooLarge,
+    ];
+
     #[test]
     fn what_does_not_change_by_itself_is_given_up_at_once() {
-        for kind in [FaultKind::Unauthorized, FaultKind::Tls, FaultKind::Redirect] {
-            let fault = Fault::new(Side::Upstream, kind, Executed::No);
-            assert!(!fault.is_temporary(), "{kind:?}");
-            let decision = decision(kind, None);
-            assert!(matches!(decision, Decision::Park(_)), "{kind:?}");
+        for kind in LASTING {
+            for retry_after in [None, Some(Duration::from_secs(7))] {
+                let decision = decision(kind, retry_after);
+                assert!(matches!(decision, Decision::Park(_)), "{kind:?}");
+            }
         }
     }
 
     #[test]
     fn what_may_pass_is_tried_again_and_when_the_server_says() {
-        for kind in [
-            FaultKind::Connect,
-            FaultKind::ConnectionLost,
-            FaultKind::Timeout,
-            FaultKind::Status,
-            FaultKind::RateLimited,
-            FaultKind::ContentType,
-            FaultKind::BadResponse,
-            FaultKind::StreamEnded,
-            FaultKind::SessionLost,
-            FaultKind::ChildExited,
-            FaultKind::ChildNotStarted,
-            FaultKind::Overloaded,
-        ] {
+        for &kind in FaultKind::ALL {
+            if LASTING.contains(&kind) {
+                continue;
+            }
             let Decision::Return { hint: None, .. } = decision(kind, None) else {
                 panic!("{kind:?} is not tried again");
             };
