@@ -321,15 +321,15 @@ impl Life {
             Audience::LocalUser => death.fault(name, last_line),
             Audience::Anyone => fault,
         };
-        let given_up = {
+        let rarely = {
             let mut crashes = self.shared.crashes.lock();
             crashes.crashed(Instant::now(), lived, productive)
         };
         // Whoever hears of it may start the next process: all is counted before.
         self.router.end(told);
-        if given_up {
-            metrics.given_up.inc();
-            warn!(
+        if rarely {
+            // No stream and no session is given up by this: those have engines that tell of it.
+            info!(
                 server = name,
                 "it ended too often before it answered anything; from now on it is started once a minute"
             );

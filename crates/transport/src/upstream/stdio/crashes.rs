@@ -2,14 +2,23 @@
 //!
 //! A process that ends by itself before it sent a single message, and soon, has crashed
 //! unproductively. When so many of those in a row, over all sessions, have used up the attempts of
-//! the reconnection [`Policy`], starts are refused but for one each [`PROBE_EVERY`] (resilience,
-//! section 2, "Child"). Delays between single restarts are the pipeline's.
+//! the reconnection [`Policy`], starts are refused but for about one a minute
+//! (`docs/resilience.md`, "Lost sessions"). That bounds what the sessions of one command do
+//! together, and what clients do that come anew; how each session comes back, with what delays and
+//! when it is given up, is the pipeline's, which counts that and tells of it.
 
 use std::time::Duration;
 
 use shadowcat_sse::reconnect::Policy;
-use shadowcat_sse::reconnect::policy::{PROBE_EVERY, PRODUCTIVE_AFTER};
+use shadowcat_sse::reconnect::backoff;
+use shadowcat_sse::reconnect::policy::PRODUCTIVE_AFTER;
 use tokio::time::Instant;
+
+/// The distance of the starts that are let through: the shortest one of two looks of a session
+/// that was given up, so that none of them is refused.
+fn distance() -> Duration {
+    backoff::probe(0.0)
+}
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -45,7 +54,7 @@ impl Crashes {
         }
         if self.in_a_row >= self.limit {
             // The one start of this period.
-            self.next_start = Some(now + PROBE_EVERY);
+            self.next_start = Some(now + distance());
         }
         let replaces = self.unreplaced > 0;
         self.unreplaced -= u32::from(replaces);
@@ -66,7 +75,7 @@ impl Crashes {
     }
 
     /// A process ended by itself after `lived`, and had sent something or not. Says whether the
-    /// command is given up with this.
+    /// command is started rarely from now on.
     pub(super) fn crashed(&mut self, now: Instant, lived: Duration, productive: bool) -> bool {
         self.unreplaced = self.unreplaced.saturating_add(1);
         if productive || lived >= PRODUCTIVE_AFTER {
@@ -75,7 +84,7 @@ impl Crashes {
         }
         self.in_a_row = self.in_a_row.saturating_add(1);
         if self.in_a_row >= self.limit {
-            self.next_start.get_or_insert(now + PROBE_EVERY);
+            self.next_start.get_or_insert(now + distance());
         }
         self.in_a_row == self.limit
     }
@@ -91,7 +100,7 @@ mod tests {
     const MOMENT: Duration = Duration::from_millis(5);
 
     #[test]
-    fn after_ten_crashes_in_a_row_one_start_a_minute_is_let_through() {
+    fn after_ten_crashes_in_a_row_about_one_start_a_minute_is_let_through() {
         let mut crashes = Crashes::new(&Policy::default());
         let mut now = Instant::now();
         for n in 1..=LIMIT {
@@ -99,20 +108,35 @@ mod tests {
             assert_eq!(crashes.crashed(now, MOMENT, false), n == LIMIT);
         }
         for _ in 0..3 {
-            assert_eq!(crashes.start(now), Err(PROBE_EVERY));
-            now += PROBE_EVERY / 2;
-            assert_eq!(crashes.parked(now), Some(PROBE_EVERY / 2));
-            now += PROBE_EVERY / 2;
+            assert_eq!(crashes.start(now), Err(distance()));
+            now += distance() / 2;
+            assert_eq!(crashes.parked(now), Some(distance() / 2));
+            now += distance() / 2;
             assert_eq!(crashes.parked(now), None);
             assert_eq!(crashes.start(now), Ok(true));
             // Others wait for what becomes of it.
-            assert_eq!(crashes.start(now), Err(PROBE_EVERY));
+            assert_eq!(crashes.start(now), Err(distance()));
             assert!(!crashes.crashed(now, MOMENT, false));
         }
-        now += PROBE_EVERY;
+        now += distance();
         assert_eq!(crashes.start(now), Ok(true));
         crashes.productive();
         assert_eq!(crashes.start(now), Ok(false));
+    }
+
+    #[test]
+    fn no_look_of_a_session_is_refused() {
+        let mut crashes = Crashes::new(&Policy::default());
+        let mut now = Instant::now();
+        for _ in 0..LIMIT {
+            crashes.crashed(now, MOMENT, false);
+        }
+        for draw in [0.0, 0.1, 0.5, 0.99] {
+            now += backoff::probe(draw);
+            assert_eq!(crashes.start(now), Ok(true));
+            now += MOMENT;
+            crashes.crashed(now, MOMENT, false);
+        }
     }
 
     #[test]
