@@ -145,6 +145,7 @@ impl OnWake {
 mod tests {
     use std::pin::{Pin, pin};
     use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
 
     use super::*;
 
@@ -169,6 +170,12 @@ mod tests {
     async fn on_wake<F: Future + Unpin>(mut future: F) -> F::Output {
         let wakes = OnWake::default();
         std::future::poll_fn(|cx| wakes.poll(cx, |cx| Pin::new(&mut future).poll(cx))).await
+    }
+
+    /// A wake that is lost shows as a wait without an end.
+    async fn in_time<T>(waiting: impl Future<Output = T>) -> T {
+        let waiting = tokio::time::timeout(Duration::from_secs(60), waiting);
+        waiting.await.expect("a wake was lost")
     }
 
     #[derive(Default)]
@@ -228,9 +235,10 @@ mod tests {
             let (sender, receiver) = tokio::sync::oneshot::channel();
             let waiting = tokio::spawn(repolled(Box::pin(on_wake(receiver))));
             tokio::spawn(async move { sender.send(7) });
-            assert_eq!(waiting.await.unwrap(), Ok(7));
+            assert_eq!(in_time(waiting).await.unwrap(), Ok(7));
         }
         let restless = Box::pin(on_wake(restless(1000)));
-        assert_eq!(tokio::spawn(repolled(restless)).await.unwrap(), 1001);
+        let restless = tokio::spawn(repolled(restless));
+        assert_eq!(in_time(restless).await.unwrap(), 1001);
     }
 }

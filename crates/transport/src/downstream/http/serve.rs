@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
@@ -218,12 +219,13 @@ async fn drive(
     abandoned: Pin<&mut impl Future<Output = ()>>,
 ) -> hyper::Result<()> {
     let mut rounds = Rounds::default();
-    let mut served = pin!(poll_fn(|cx| {
+    let mut serve = |cx: &mut Context<'_>| {
+        let connection = &mut connection;
         rounds.poll(cx, POLLS, |cx| connection.as_mut().poll(cx))
-    }));
+    };
     let is_abandoned = tokio::select! {
         biased;
-        served = served.as_mut() => return served,
+        served = poll_fn(&mut serve) => return served,
         () = end.stop.cancelled() => false,
         () = abandoned => true,
     };
@@ -231,11 +233,15 @@ async fn drive(
     let patience = async {
         match is_abandoned {
             true => sleep(END_PATIENCE).await,
-            false => end.cut.cancelled().await,
+            false => std::future::pending().await,
         }
     };
+    // Through the same rounds: what was given a waker of theirs still holds it.
+    let mut serve =
+        |cx: &mut Context<'_>| rounds.poll(cx, POLLS, |cx| connection.as_mut().poll(cx));
     tokio::select! {
-        served = connection.as_mut() => served,
+        served = poll_fn(&mut serve) => served,
+        () = end.cut.cancelled() => Ok(()),
         () = patience => Ok(()),
     }
 }
