@@ -1,0 +1,105 @@
+//! What a fault does to a request: it is sent once more, or fails.
+//!
+//! Which requests may be sent again, and how often, is told in `docs/resilience.md`, "What is sent
+//! again, and what never is".
+
+use std::sync::Arc;
+
+use shadowcat_mcp::fault::{Executed, Fault};
+use shadowcat_mcp::method::Method;
+use shadowcat_transport::metrics::Outcome;
+use tokio::time::{Instant, sleep_until};
+
+use super::{Exchange, Outgoing, Phase, Refusal, Session, Step};
+
+impl Exchange {
+    /// What a fault means: a second sending where that is safe, else the error.
+    pub(super) async fn fault(&mut self, fault: Fault, generation: u64) -> Step {
+        let flight = &self.bounds.flight;
+        // Whatever becomes of the request: where it was sent to, it needs no cancel any more.
+        flight.take_left();
+        if flight.is_cancelled() {
+            return Step::End;
+        }
+        self.sent = false;
+        self.in_doubt |= fault.executed == Executed::Unknown;
+        let lost = fault.kind.is_session_loss();
+        let once = if lost && fault.executed == Executed::No {
+            &mut self.renewed
+        } else {
+            &mut self.repeated
+        };
+        let again = !std::mem::replace(once, true) && self.may_send_again(&fault);
+        if lost && self.method != Method::Initialize {
+            self.bounds.session.lost(generation, &fault);
+        }
+        if !again || (lost && self.bounds.session.has_ended()) {
+            return self.fail_with(&fault);
+        }
+        if lost {
+            let session = Arc::clone(&self.bounds.session);
+            let not_before = fault.retry_after.map(|wait| Instant::now() + wait);
+            let deadline = self.bounds.deadline.get();
+            if not_before.is_some_and(|at| deadline.is_some_and(|deadline| deadline <= at)) {
+                return self.fail(&fault);
+            }
+            let usable = async {
+                if let Some(at) = not_before {
+                    // The server wants it later, in whichever session.
+                    sleep_until(at).await;
+                }
+                session.usable_leg().await
+            };
+            match self.bounds.unless_interrupted(usable).await {
+                Err(interrupt) => return self.interrupt(interrupt),
+                Ok(Err(later)) => return self.fail(&later),
+                Ok(Ok(_)) => {}
+            }
+        }
+        self.bounds.session.shared.metrics.requests_repeated.inc();
+        self.phase = Phase::Start;
+        Step::Again
+    }
+
+    /// Whether the rules allow a second sending.
+    fn may_send_again(&self, fault: &Fault) -> bool {
+        if self.method == Method::Initialize {
+            return false;
+        }
+        if fault.kind.is_session_loss() && fault.executed == Executed::No {
+            // The server refused it with its session, or never got it: whatever the method.
+            return true;
+        }
+        let session = &self.bounds.session;
+        fault.kind.is_transport_loss()
+            && (self.method.is_safe() || session.is_repeatable_call(&self.method, &self.request))
+    }
+
+    /// The error, or the status that says more where a lost session is passed on.
+    fn fail_with(&mut self, fault: &Fault) -> Step {
+        let passed_on = fault.kind.is_session_loss()
+            && fault.executed == Executed::No
+            && self.method != Method::Initialize
+            && self.bounds.session.has_ended();
+        if !passed_on {
+            return self.fail(fault);
+        }
+        self.outcome = Outcome::Fault;
+        self.finish();
+        Step::Give(Outgoing::Refused {
+            refusal: Refusal::SessionLost,
+            message: fault.to_response(&self.id),
+        })
+    }
+
+    pub(super) fn fail(&mut self, fault: &Fault) -> Step {
+        Session::log_failure(&self.method, fault);
+        let mut fault = fault.clone();
+        if self.in_doubt {
+            fault.executed = Executed::Unknown;
+        }
+        let message = fault.to_response(&self.id);
+        let status = fault.status_of(self.bounds.session.era, &self.method);
+        self.give_error(status, fault.headers(status), message)
+    }
+}
