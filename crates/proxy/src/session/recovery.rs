@@ -1,6 +1,6 @@
 //! What decides when a session's leg is replaced: the reconnection engine, and what it is told.
 //!
-//! To the engine a session is a stream of its own kind (resilience, section 2). It counts the
+//! To the engine a session is a stream of its own kind (`docs/resilience.md`, "Lost sessions"). It counts the
 //! losses without anything productive between them, spaces the attempts, keeps to what the server
 //! asked for and gives up after too many; what the sessions of one server share (pace, breaker,
 //! herd) is an origin of their own, because a session is not one of the event streams that may be

@@ -1,4 +1,4 @@
-//! The machine that decides for one stream.
+//! The machine that decides for one stream, or for one session.
 
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ pub use state::{Cause, Input, StateName, Transition, Unexpected};
 use untold::Untold;
 
 /// Decides for one stream when to connect, from where, what of what comes is new, and when to give
-/// up (resilience, sections 2 to 4).
+/// up; for one session when to make it anew, and when to give up.
 ///
 /// ```text
 ///            poll             permit              head
@@ -40,6 +40,10 @@ use untold::Untold;
 ///                       └──────────── Parked ◄──── Done         │
 ///                                        ▲                      │
 ///   Failed(fault) ◄──────────────────────┴──────────────────────┘   Closed ◄── any
+///
+///   A session: Idle ──► Open       its client opened it
+///              Idle ──► Backoff    lost before it was known to be open
+///              Idle ──► Parked     the same, and not to be had at once
 /// ```
 ///
 /// | state | inputs that have a place in it |
