@@ -15,7 +15,7 @@ use tracing::Span;
 use super::Session;
 use super::recovery::ASKED_DISTANCE;
 
-/// How long a request waits for the attempt to replace a leg that helps it.
+/// How long a request waits for the next attempt to replace a leg.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The leg in use. Each replacement has a new generation, so that two who notice the same loss
@@ -33,8 +33,13 @@ pub(super) struct Link {
 pub(super) enum Health {
     /// It can.
     Up,
-    /// It is to be replaced: the next attempt is due at `next`, as far as is known.
-    Healing { next: Instant, last: Fault },
+    /// It is to be replaced. Nothing was tried since `since`; the next attempt is due at `next`,
+    /// as far as is known.
+    Healing {
+        since: Instant,
+        next: Instant,
+        last: Fault,
+    },
     /// The attempt to replace it is under way. It has a deadline of its own.
     Trying,
     /// The attempts are used up: from now on they are rare, and before `ask_from` no request may
@@ -94,12 +99,12 @@ impl Session {
     }
 
     /// The leg, once it can be used: a request waits for a replacement that is under way or soon,
-    /// but for [`PATIENCE`] at most until the attempt begins that helps it.
+    /// but for [`PATIENCE`] at most until the next attempt begins.
     ///
     /// # Errors
     /// Why there is none, and when the next attempt is due. Nothing was executed.
     pub(super) async fn usable_leg(&self) -> Result<(Arc<dyn Leg>, u64), Fault> {
-        let patience = Instant::now() + PATIENCE;
+        let asked = Instant::now();
         loop {
             let changed = self.health_changed.notified();
             if let Some(up) = self.leg_if_up() {
@@ -107,6 +112,11 @@ impl Session {
             }
             let health = self.link.read().health.clone();
             let now = Instant::now();
+            let since = match health {
+                Health::Healing { since, .. } => since.max(asked),
+                _ => asked,
+            };
+            let patience = since + PATIENCE;
             match health {
                 Health::Up => continue,
                 Health::Trying => {
@@ -121,7 +131,7 @@ impl Session {
                 {
                     self.hurry.notify_one();
                 }
-                Health::Healing { next, last } | Health::GivenUp { next, last, .. } => {
+                Health::Healing { next, last, .. } | Health::GivenUp { next, last, .. } => {
                     return Err(unavailable(&last, next.saturating_duration_since(now)));
                 }
             }
@@ -155,8 +165,10 @@ impl Session {
         }
         let productive = self.productive.load(Ordering::Relaxed);
         self.recovery.failed(&self.shared, fault, productive);
+        let now = Instant::now();
         link.health = Health::Healing {
-            next: Instant::now(),
+            since: now,
+            next: now,
             last: fault.clone(),
         };
         drop(link);

@@ -132,7 +132,11 @@ impl Recovery {
                 ask_from: state.ask_from(shared),
                 last,
             },
-            false => Health::Healing { next, last },
+            false => Health::Healing {
+                since: state.failed_at,
+                next,
+                last,
+            },
         })
     }
 
