@@ -1,7 +1,7 @@
 //! A mass drop: many sessions' standalone streams break in the same instant.
 //!
 //! However many there are, the server sees no more stream opens in any window than the origin's
-//! budget allows (resilience, section 4), and every stream is back in the end.
+//! budget allows, and every stream is back in the end.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //!
 //! A version is said in up to three places: the `MCP-Protocol-Version` header, the body of
 //! `initialize`, and a request's `_meta`. The body is read first and the header is checked against
-//! it (eras, sections 1, 3.2 and 7), so that nothing is routed on a header that its body
+//! it (`docs/protocol.md`, "Versions"), so that nothing is routed on a header that its body
 //! contradicts.
 
 use std::borrow::Cow;
@@ -349,7 +349,7 @@ pub fn stdio(
 }
 
 /// Whether a message decides the era of its connection: `initialize`, or a request that claims a
-/// version, save `server/discover` and `ping`, which decide nothing (eras, section 3.2).
+/// version, save `server/discover` and `ping`, which decide nothing.
 #[must_use]
 pub fn decides_era(message: &Message) -> bool {
     match message.kind() {

@@ -2,9 +2,9 @@
 //!
 //! Two families. A [`Fault`] ends a request that was fine by itself: a JSON-RPC error under the
 //! request's id, whose `data.shadowcat` says which side failed and whether a retry is safe
-//! (resilience, section 3, "Faults toward the client"). A [`Rejection`] refuses a message before
-//! any server sees it, with the status that the specification gives (eras, section 1, "What must
-//! be rejected, and with what").
+//! (`docs/resilience.md`, "Errors"). A [`Rejection`] refuses a message before
+//! any server sees it, with the status that the specification gives (`docs/protocol.md`, "What is
+//! refused").
 
 use std::fmt;
 use std::time::Duration;

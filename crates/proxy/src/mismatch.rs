@@ -1,7 +1,7 @@
 //! Clients and servers of different eras, until a bridge joins them: a clear error.
 //!
 //! The first attempt follows the client's era. Where the server's answer does not fit that era,
-//! it is asked what it speaks (eras, section 3.1), and the client gets an error that names both
+//! it is asked what it speaks, and the client gets an error that names both
 //! sides' versions. What is not evidence (401, 403, 429, 5xx, connect errors) stays as it is.
 
 use std::time::Duration;

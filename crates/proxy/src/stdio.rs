@@ -1,6 +1,6 @@
 //! The pipeline behind a stdio edge: one client, one session, one pipe.
 //!
-//! The era is fixed by the first message that decides it (eras, section 3.2): `initialize` makes
+//! The era is fixed by the first message that decides it: `initialize` makes
 //! the connection legacy, a request with a modern claim makes it modern; `server/discover` and
 //! `ping` decide nothing. Requests run concurrently; what they bring goes to one writer.
 

@@ -118,7 +118,7 @@ fn post_one(
     }
 }
 
-/// JSON or stream, as resilience section 7 decides: one JSON body if the response is the first
+/// JSON or stream: one JSON body if the response is the first
 /// that the server sends and comes in time, else an event stream.
 async fn answer(client: Arc<ClientSession>, outgoings: Outgoings, id: RequestId) -> HttpReply {
     let session = Arc::clone(&client.session);

@@ -3,7 +3,7 @@
 //! MCP specification, Streamable HTTP: a client whose session is gone starts a new one. Toward the
 //! server the client is us, so the session initializes again with the client's own parameters and
 //! restores what the client had set up; the client keeps its session and hears `list_changed`, so
-//! that it refreshes what may have changed (resilience, section 5).
+//! that it refreshes what may have changed (`docs/resilience.md`, "Lost sessions").
 //!
 //! One task replaces the leg, whoever noticed the loss, and whether or not they still wait; who
 //! wants to use the leg waits in [`Session::usable_leg`]. When an attempt is due, and when there

@@ -1,7 +1,7 @@
 //! Whether the client is told to look again after its server's stream was away.
 //!
-//! What a stream without a cursor may have missed is covered by saying that it may have changed
-//! (resilience, section 6.5): the standalone stream for a legacy session, each
+//! What a stream without a cursor may have missed is covered by saying that it may have changed:
+//! the standalone stream for a legacy session, each
 //! `subscriptions/listen` for a modern client.
 
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! Chaos: connections that break in every way that has a name, against the running binary over real
-//! sockets, in both modes (resilience, section 8).
+//! sockets, in both modes.
 //!
 //! [`client_leg`] breaks what is between the client and the proxy, [`upstream_leg`] what is between
 //! the proxy and the server, [`both_legs`] both at once. [`sessions`] and [`restarts`] are about what

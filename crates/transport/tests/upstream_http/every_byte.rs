@@ -1,4 +1,4 @@
-//! The ledger (resilience 8): one answer of about 6 KB, cut all over, in every way a connection
+//! The ledger: one answer of about 6 KB, cut all over, in every way a connection
 //! can end, before servers that replay exactly, one event too many, or everything.
 
 use std::sync::{Arc, LazyLock};

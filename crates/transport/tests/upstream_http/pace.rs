@@ -1,4 +1,4 @@
-//! When a broken answer comes back, and when it is given up (resilience 4).
+//! When a broken answer comes back, and when it is given up (`docs/resilience.md`, "Timing").
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Answers that break and come back (resilience 2 to 4 and 6).
+//! Answers that break and come back (`docs/resilience.md`).
 
 use std::time::Duration;
 

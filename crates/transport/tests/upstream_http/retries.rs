@@ -1,4 +1,4 @@
-//! What is sent again, what is not, and where redirects lead (resilience 3).
+//! What is sent again, what is not, and where redirects lead (`docs/resilience.md`).
 
 use std::time::Duration;
 

@@ -7,9 +7,8 @@
 //!   stream is finished; and the standalone stream.
 //! - [`modern`]: the answer to a modern POST: no ids, no log; dropping it is the cancel.
 //!
-//! Ids, priming event and `retry` follow resilience section 7: from 2025-11-25 on a stream opens
-//! with an event that has an id and empty data, so that a client cut before the first message can
-//! come back.
+//! From 2025-11-25 on a stream opens with an event that has an id, `retry` and empty data, so that a
+//! client cut before the first message can come back.
 
 mod feed;
 mod keep_alive;

@@ -1,4 +1,4 @@
-//! The one table from what went wrong to what is done about it (resilience, section 3).
+//! The one table from what went wrong to what is done about it (`docs/resilience.md`).
 //!
 //! Rows are what happened ([`Trouble`]), columns are what it happened to ([`Leg`]), cells are
 //! [`Decision`]s. What the table does not know: how often, how long and when. That is the policy's

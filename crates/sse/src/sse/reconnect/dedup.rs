@@ -1,4 +1,4 @@
-//! What a stream has brought already (resilience, section 6).
+//! What a stream has brought already.
 //!
 //! The key of an event is the id that stands in its own block together with its payload, each as a
 //! digest of 64 bits. Never the persisted id: it would make every event without an id a duplicate.

@@ -1,4 +1,4 @@
-//! The numbers that the engine works with (resilience, section 4).
+//! The numbers that the engine works with (`docs/resilience.md`, "Timing").
 
 use std::time::Duration;
 

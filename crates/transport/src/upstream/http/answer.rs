@@ -317,7 +317,7 @@ fn answered(status: StatusCode) -> String {
     format!("the server answered {status}")
 }
 
-/// The JSON-RPC codes with which servers refuse a session (resilience 3).
+/// The JSON-RPC codes with which servers refuse a session.
 const SESSION_CODES: [i64; 3] = [-32000, -32001, -32600];
 
 fn speaks_of_session(body: &[u8]) -> bool {

@@ -24,7 +24,7 @@ use super::session::{Refused, SessionLeg};
 use crate::request_span::in_request;
 use crate::upstream::{BoxFuture, Incoming, Leg, Reply, RequestContext, SendContext};
 
-/// How long it is remembered that a server speaks HTTP+SSE: it may be upgraded (eras, 3.1).
+/// How long it is remembered that a server speaks HTTP+SSE: it may be upgraded.
 const MEMORY: Duration = Duration::from_secs(3600);
 
 /// What the sessions of one server remember about its transport.

@@ -1,4 +1,4 @@
-//! The memory that unfinished messages of one server may hold together (resilience 1, P11).
+//! The memory that unfinished messages of one server may hold together.
 //!
 //! A stream or body holds its first 64 KiB for free. Beyond that it draws on a shared budget; when
 //! that is used up, reading waits, which slows the server by back-pressure, and gives up after ten

@@ -2,8 +2,7 @@
 //! server have seen it?".
 //!
 //! It knows nothing of MCP, sessions or event streams, and paces nothing. What it says of a failure
-//! is a [`Trouble`]; whether to send a request again is the engine's rule (resilience 3, "sent
-//! once").
+//! is a [`Trouble`]; whether to send a request again is the engine's rule.
 //!
 //! - `request`: a request's body, which knows whether a connection took it;
 //! - `exclusive`: an HTTP/1.1 connection that is driven by whoever reads from it, without a task of

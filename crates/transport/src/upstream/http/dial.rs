@@ -27,7 +27,7 @@ use tower_service::Service;
 use crate::gather::{SMALL, gathered};
 use crate::upstream::BoxFuture;
 
-/// How long name resolution, TCP, a proxy's CONNECT and TLS may take together (resilience 4).
+/// How long name resolution, TCP, a proxy's CONNECT and TLS may take together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a TCP connection is silent before the kernel asks whether the peer is still there. It

@@ -1,5 +1,5 @@
 //! Messages that want no answer: a notification is sent once, a response until it is accepted
-//! (resilience 3, "sent once").
+//! (`docs/resilience.md`, "What is sent again, and what never is").
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `--max-connections`: how many event streams of one server are open at once (resilience 4).
+//! `--max-connections`: how many event streams of one server are open at once.
 //!
 //! A POST may be answered by an event stream, so it takes its permit before it is sent and gives it
 //! back when the answer was something else. Streams that stand for hours (standalone, listen) hold

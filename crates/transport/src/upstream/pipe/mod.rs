@@ -11,7 +11,7 @@
 //! - `mailbox` is the bounded queue of one exchange: the place where back-pressure happens.
 //!
 //! A full mailbox makes [`Router::deliver`] wait, so a slow exchange stops its own session's pipe
-//! and nothing else. The standalone queue never stops the pipe (resilience, section 7).
+//! and nothing else. The standalone queue never stops the pipe.
 
 mod mailbox;
 mod router;

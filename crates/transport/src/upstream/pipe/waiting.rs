@@ -3,7 +3,7 @@
 //! A pipe carries everything, so nothing here may stop it. What says the same twice waits once;
 //! beyond the bound the oldest log goes, then the oldest progress, then the oldest other
 //! notification, then the oldest change notification. A request of the server is never thrown
-//! away: one that finds no room is answered with an error (resilience, section 7).
+//! away: one that finds no room is answered with an error.
 
 use std::collections::{HashSet, VecDeque};
 

@@ -8,7 +8,7 @@ use super::super::fault::Fault;
 use super::state::StateName;
 
 named! {
-    /// What a stream is (resilience, section 2).
+    /// What a stream is.
     pub enum Kind {
         /// A GET in a legacy session: can always be opened again.
         Standalone = "standalone",
