@@ -134,7 +134,12 @@ impl Recovery {
             },
             false => Health::Healing {
                 since: state.failed_at,
-                next,
+                // In line, `until` is no more than when to look again at the latest: the turn comes
+                // with whoever is before, and may come at any time.
+                next: match state.engine.state() {
+                    StateName::Queued => next.min(Instant::now()),
+                    _ => next,
+                },
                 last,
             },
         })
