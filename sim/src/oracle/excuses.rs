@@ -38,14 +38,19 @@ pub(super) fn find(
         .filter(|when| (sent..=at).contains(when))
         .count();
     if error.kind.as_deref() == Some("timeout") {
-        let limit = plan.request_timeout?;
         let disturbed = failed_dials > 0
             || !is_undisturbed(call)
             || lost_since(plan, facts, call, at)
             || is_silent(facts, call)
             || its_process_hung(plan, facts, client, sent, at)
             || asks_elsewhere(plan, facts, wanted, client);
-        return (at >= sent + limit && disturbed).then_some("the request's deadline");
+        if disturbed && plan.request_timeout.is_some_and(|limit| at >= sent + limit) {
+            return Some("the request's deadline");
+        }
+        // Else it was the deadline of a handshake that it waited for.
+        if !call.posts.is_empty() || error.executed.as_deref() != Some("no") {
+            return None;
+        }
     }
     if plan.server.transport == Transport::Stdio {
         let ended = processes_ended(facts, client, sent, at);
