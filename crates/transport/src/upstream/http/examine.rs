@@ -47,7 +47,8 @@ pub struct Examination {
 /// Whether broken streams can be resumed, as far as it shows from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resumption {
-    /// Events carry ids, and a GET with `Last-Event-ID` was answered by a stream.
+    /// Events carry ids, and a GET with `Last-Event-ID` was answered by a stream, or by 204 where
+    /// nothing was left to replay.
     Offered,
     /// Events carry ids, but a GET with `Last-Event-ID` got this status.
     Refused(u16),
@@ -173,7 +174,10 @@ impl Probe<'_> {
             };
         };
         match self.send(Method::GET, None, Some(&id)).await {
-            Ok(response) if is_stream(&response) => Resumption::Offered,
+            // 204: the stream was read to its end, and nothing is left of it.
+            Ok(response) if is_stream(&response) || response.status() == StatusCode::NO_CONTENT => {
+                Resumption::Offered
+            }
             Ok(response) => Resumption::Refused(response.status().as_u16()),
             Err(_) => Resumption::Refused(0),
         }
