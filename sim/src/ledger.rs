@@ -235,6 +235,18 @@ impl Ledger {
         f(self.facts.lock().calls.entry(key).or_default())
     }
 
+    /// The server executes a call; how often it has by now.
+    pub(crate) fn executes(&self, key: CallKey, session: &str) -> u32 {
+        let execution = self.call(key, |call| {
+            call.executions += 1;
+            call.executions
+        });
+        self.note(format_args!(
+            "server   executes {key} #{execution} in {session}"
+        ));
+        execution
+    }
+
     pub(crate) fn hit(&self, name: &'static str) {
         *self.facts.lock().hits.entry(name).or_default() += 1;
     }

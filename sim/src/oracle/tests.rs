@@ -73,6 +73,15 @@ fn error(kind: &str, executed: &str) -> Outcome {
     })
 }
 
+/// A call that its server has taken, and will answer on the session's stream or pipe.
+fn accepted() -> Call {
+    Call {
+        posts: vec![visit(1, Fate::Accepted)],
+        with_id: Vec::new(),
+        ..well()
+    }
+}
+
 /// A call that went well: two messages, then the result.
 fn well() -> Call {
     Call {

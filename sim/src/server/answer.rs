@@ -205,14 +205,7 @@ impl Server {
             self.ledger.hit(fault.name());
             return self.refuse(conn, session, ticket, fault, id).await;
         }
-        let exec = self.ledger.call(key, |call| {
-            call.executions += 1;
-            call.executions
-        });
-        self.ledger.note(format_args!(
-            "server   executes {key} #{exec} in {}",
-            session.name
-        ));
+        let exec = self.ledger.executes(key, &session.name);
         let log = self.start(session, key, exec, plan.clone(), id.clone());
         match fault {
             Some(fault @ (Fault::ResetExecuted | Fault::HangHead | Fault::WrongType)) => {

@@ -308,14 +308,7 @@ impl Life<'_> {
             }
             _ => {}
         }
-        let exec = server.ledger.call(key, |call| {
-            call.executions += 1;
-            call.executions
-        });
-        server.ledger.note(format_args!(
-            "server   executes {key} #{exec} in {}",
-            session.name
-        ));
+        let exec = server.ledger.executes(key, &session.name);
         match fault {
             Some(Fault::ResetExecuted) => {
                 ticket.settle(Fate::NoHead);

@@ -108,12 +108,7 @@ impl Server {
             None | Some(Fault::Accepted | Fault::Empty | Fault::WrongType)
         );
         if accepted || matches!(fault, Some(Fault::ResetExecuted | Fault::HangHead)) {
-            let exec = self.ledger.call(key, |call| {
-                call.executions += 1;
-                call.executions
-            });
-            self.ledger
-                .note(format_args!("server   executes {key} #{exec} in {name}"));
+            let exec = self.ledger.executes(key, name);
             self.start(&session, key, exec, plan.clone(), message["id"].clone());
         }
         match fault {

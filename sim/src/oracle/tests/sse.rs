@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{KEY, error, plan, s, visit, well};
+use super::{KEY, accepted, error, plan, s, visit};
 use crate::ledger::{Call, Facts, Fate, SessionFacts};
 use crate::oracle::violations;
 use crate::plan::{Plan, Transport};
@@ -15,15 +15,6 @@ fn sse() -> Plan {
         wire.latency = Duration::from_millis(30);
     }
     plan
-}
-
-/// A call that its server has accepted, and will answer on the session's stream.
-fn accepted() -> Call {
-    Call {
-        posts: vec![visit(1, Fate::Accepted)],
-        with_id: Vec::new(),
-        ..well()
-    }
 }
 
 fn judge_sse(lost: Option<Duration>, change: impl FnOnce(&mut Call)) -> Vec<String> {

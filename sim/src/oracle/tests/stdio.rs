@@ -1,6 +1,6 @@
 //! The rules for a server that is a process: its session ends with it, and what it wrote is there.
 
-use super::{KEY, error, plan, s, visit, well};
+use super::{KEY, accepted, error, plan, s, visit};
 use crate::fault::How;
 use crate::ledger::{Call, Facts, Fate, SessionFacts, StreamFate, Visit};
 use crate::oracle::violations;
@@ -11,15 +11,6 @@ fn stdio() -> Plan {
     let mut plan = plan();
     plan.server.transport = Transport::Stdio;
     plan
-}
-
-/// A call that its process has read, and will answer.
-fn accepted() -> Call {
-    Call {
-        posts: vec![visit(1, Fate::Accepted)],
-        with_id: Vec::new(),
-        ..well()
-    }
 }
 
 /// A call that no process has read.
