@@ -54,6 +54,20 @@ impl Proxy {
         self.initialized_at("2025-11-25").await
     }
 
+    /// A client that has been through its handshake with an HTTP server, or a process.
+    pub async fn over(pipe: bool) -> (Self, Client) {
+        let habits = Habits {
+            pipe,
+            ..Habits::default()
+        };
+        let proxy = Self::new(habits, Config::default());
+        let client = proxy.initialized().await;
+        if pipe {
+            proxy.server.standalone().await.refuse();
+        }
+        (proxy, client)
+    }
+
     pub async fn initialized_at(&self, version: &str) -> Client {
         let mut client = self.client();
         client.initialize(version).await;

@@ -160,15 +160,7 @@ async fn a_restart_in_the_middle_of_a_safe_request_is_survived() {
 #[tokio::test(start_paused = true)]
 async fn a_crash_is_healed_once_for_all_who_notice() {
     for pipe in [false, true] {
-        let habits = Habits {
-            pipe,
-            ..Habits::default()
-        };
-        let proxy = Proxy::new(habits, Config::default());
-        let client = proxy.initialized().await;
-        if pipe {
-            proxy.server.standalone().await.refuse();
-        }
+        let (proxy, client) = Proxy::over(pipe).await;
         let mut calls = Vec::new();
         for id in 100..104 {
             let call = format!(r#"{{"id":{id},"method":"tools/call","params":{{"name":"t"}}}}"#);

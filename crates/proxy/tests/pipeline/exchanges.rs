@@ -162,15 +162,7 @@ async fn stray_and_repeated_messages_are_counted_not_shown() {
 #[tokio::test(start_paused = true)]
 async fn server_requests_go_both_ways() {
     for pipe in [false, true] {
-        let habits = Habits {
-            pipe,
-            ..Habits::default()
-        };
-        let proxy = Proxy::new(habits, Config::default());
-        let client = proxy.initialized().await;
-        if pipe {
-            proxy.server.standalone().await.refuse();
-        }
+        let (proxy, client) = Proxy::over(pipe).await;
         let posting = client.posting(CALL);
         let feeder = proxy.server.request().await.stream(pipe);
         feeder.message(r#"{"id":"a","method":"roots/list"}"#).await;

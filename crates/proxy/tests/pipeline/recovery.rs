@@ -74,15 +74,7 @@ async fn a_session_is_seen_like_any_stream() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_wants_time_before_a_new_session_gets_it() {
     for pipe in [false, true] {
-        let habits = Habits {
-            pipe,
-            ..Habits::default()
-        };
-        let proxy = Proxy::new(habits, Config::default());
-        let client = proxy.initialized().await;
-        if pipe {
-            proxy.server.standalone().await.refuse();
-        }
+        let (proxy, client) = Proxy::over(pipe).await;
         let wait = 7 * SECOND;
         let busy = fault(FaultKind::RateLimited, Executed::No).after(Some(wait));
         proxy.server.broken.lock().insert(1, busy);
