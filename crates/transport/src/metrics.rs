@@ -236,7 +236,8 @@ metrics! {
     replay_missed: Counter = "replay_missed", Counter::default();
     /// Notifications merged with an equal one that waited already.
     coalesced: Counter = "coalesced", Counter::default();
-    /// Messages given up because a queue was full, by kind.
+    /// Messages given up: a queue was full, or their client had vanished, by kind
+    /// or reason.
     messages_given_up: Family<Reason, Counter> = "messages_given_up", Family::default();
     /// Settings of clients that a session could not remember, by kind.
     not_remembered: Family<Reason, Counter> = "not_remembered", Family::default();
