@@ -154,10 +154,7 @@ impl Cast {
                 self.over.clone(),
             ));
         }
-        let config = HttpEdgeConfig {
-            drain: DRAIN,
-            ..HttpEdgeConfig::default()
-        };
+        let config = HttpEdgeConfig::default();
         let (over, ledger) = (self.over.clone(), Arc::clone(&self.ledger));
         let shutdown = async move {
             over.cancelled().await;

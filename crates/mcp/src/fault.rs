@@ -101,6 +101,8 @@ fault_kinds! {
     Overloaded = "overloaded",
     /// The session was ended.
     SessionEnded = "session_ended",
+    /// Shadowcat is about to end.
+    ShuttingDown = "shutting_down",
     /// The client cancelled.
     Cancelled = "cancelled",
     /// A request id is in use.
@@ -214,9 +216,11 @@ impl Fault {
         match (era, self.kind, self.side) {
             (Era::Legacy, ..) => StatusCode::OK,
             (Era::Modern, FaultKind::Timeout, _) => StatusCode::GATEWAY_TIMEOUT,
-            (Era::Modern, FaultKind::Overloaded | FaultKind::RateLimited, _) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            (
+                Era::Modern,
+                FaultKind::Overloaded | FaultKind::RateLimited | FaultKind::ShuttingDown,
+                _,
+            ) => StatusCode::SERVICE_UNAVAILABLE,
             (Era::Modern, FaultKind::DuplicateId, _) => StatusCode::BAD_REQUEST,
             (Era::Modern, _, Side::Upstream) => StatusCode::BAD_GATEWAY,
             (Era::Modern, ..) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -224,12 +228,14 @@ impl Fault {
     }
 
     /// The status that answers a request of this method. There is no session yet that a legacy
-    /// client could hang in when its `initialize` finds no room: it gets the 503 that says when to
-    /// come back.
+    /// client could hang in when its `initialize` finds no room, or comes too late: it gets the 503
+    /// that says when to come back.
     #[must_use]
     pub fn status_of(&self, era: Era, method: &Method) -> StatusCode {
         match (method, self.kind) {
-            (Method::Initialize, FaultKind::Overloaded) => StatusCode::SERVICE_UNAVAILABLE,
+            (Method::Initialize, FaultKind::Overloaded | FaultKind::ShuttingDown) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             _ => self.status(era),
         }
     }
@@ -410,6 +416,7 @@ mod tests {
             (ChildNotStarted, "child_not_started", 502, 500),
             (Overloaded, "overloaded", 503, 503),
             (SessionEnded, "session_ended", 502, 500),
+            (ShuttingDown, "shutting_down", 503, 503),
             (Cancelled, "cancelled", 502, 500),
             (DuplicateId, "duplicate_id", 400, 400),
             (VersionMismatch, "version_mismatch", 502, 500),

@@ -2,13 +2,13 @@
 //!
 //! An assembly only: which edge meets which gateway, and in which order things end.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shadowcat_transport::downstream::stdio::{self, StdioLimits};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 use crate::session::Shared;
 use crate::stdio::StdioGateway;
@@ -25,8 +25,8 @@ pub enum Ended {
 }
 
 /// Serves one client on a pair of pipes until it closes its end, `shutdown` is cancelled, or the
-/// session is lost. What is in flight then has `drain` to finish; `shutdown` is cancelled by then,
-/// whatever the reason.
+/// session is lost. What is in flight then has `drain` to finish, and may wait for what the client
+/// still sends; `shutdown` is cancelled by then, whatever the reason.
 pub async fn stdio(
     shared: Arc<Shared>,
     input: impl AsyncRead + Send + Unpin + 'static,
@@ -40,14 +40,31 @@ pub async fn stdio(
     let writer = stdio::writer(output);
     let gateway = StdioGateway::new(shared, Arc::new(writer.sink()));
     let reading = stdio::read(input, Arc::clone(&gateway), writer.sink(), limits);
+    let mut reading = pin!(reading);
     let ended = tokio::select! {
-        () = reading => Ended::Eof,
+        () = &mut reading => Ended::Eof,
         () = shutdown.cancelled() => Ended::Shutdown,
         () = gateway.lost() => Ended::SessionLost,
     };
     shutdown.cancel();
-    info!(?ended, "finishing what is open");
-    gateway.drain(drain).await;
+    let draining = gateway.drain(drain);
+    match ended {
+        Ended::Shutdown => hear(reading, draining).await,
+        Ended::Eof | Ended::SessionLost => draining.await,
+    }
+    gateway.end().await;
     writer.finish().await;
     ended
+}
+
+/// Goes on reading what the client sends until `draining` is over.
+async fn hear(reading: impl Future<Output = ()>, draining: impl Future<Output = ()>) {
+    let reading = async {
+        reading.await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = draining => {}
+        () = reading => {}
+    }
 }

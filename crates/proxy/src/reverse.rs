@@ -7,33 +7,37 @@ use std::time::Duration;
 
 use shadowcat_transport::downstream::http::{Accept, HttpEdge, HttpEdgeConfig};
 
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::http::HttpGateway;
 use crate::session::Shared;
 
-/// How long what the drain has ended may take to reach its clients.
+/// How long what was ended with its session may take to reach its client.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Serves HTTP clients until `shutdown` completes; what is in flight then has `drain` to finish,
-/// after which it is answered with an error.
+/// after which it is answered with an error. Until then connections are accepted: what is in flight
+/// may wait for something that its client sends on another one.
 pub async fn http(
     shared: Arc<Shared>,
     listener: impl Accept,
-    mut edge: HttpEdgeConfig,
+    edge: HttpEdgeConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
     drain: Duration,
 ) {
     let metrics = Arc::clone(&shared.metrics);
     let gateway = HttpGateway::new(shared);
-    edge.drain = drain + LAST_WORDS;
-    let stop = CancellationToken::new();
+    let (stop, stopped) = oneshot::channel();
     let stopping = async {
         shutdown.await;
-        stop.cancel();
+        let deadline = Instant::now() + drain;
         gateway.drain(drain).await;
+        let _ = stop.send(deadline + LAST_WORDS);
+        gateway.end().await;
     };
     let edge = HttpEdge::new(edge, metrics);
-    let serving = edge.serve(listener, Arc::clone(&gateway), stop.cancelled());
+    let until = async { stopped.await.unwrap_or_else(|_| Instant::now()) };
+    let serving = edge.serve(listener, Arc::clone(&gateway), until);
     tokio::join!(serving, stopping);
 }

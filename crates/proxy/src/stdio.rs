@@ -21,6 +21,7 @@ use shadowcat_transport::downstream::{LineSink, StdioService};
 use shadowcat_transport::upstream::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::info;
 
 use crate::mismatch;
 use crate::session::{Outgoing, Outgoings, Preparation, Session, Shared};
@@ -82,18 +83,27 @@ impl StdioGateway {
         self.over.cancelled().await;
     }
 
-    /// Waits until nothing is in flight, at most for `patience`, then ends the session.
+    /// Lets nothing begin any more and waits until nothing is in flight, at most for `patience`.
     pub async fn drain(&self, patience: Duration) {
-        self.shared.draining.cancel();
+        self.shared.drain();
+        info!(open = self.answers.len(), "finishing what is open");
         self.answers.close();
         let _ = tokio::time::timeout(patience, self.answers.wait()).await;
+    }
+
+    /// Ends the session; what is in flight is answered with an error. The client is not heard any
+    /// more.
+    pub async fn end(&self) {
         let (legacy, modern) = {
             let mut connection = self.connection.lock();
             (connection.legacy.take(), connection.modern.take())
         };
         let ending = legacy.into_iter().chain(modern);
-        futures_util::future::join_all(ending.map(|session| async move { session.end().await }))
-            .await;
+        let ending = ending.map(|session| async move {
+            session.say_shutting_down();
+            session.end().await;
+        });
+        futures_util::future::join_all(ending).await;
         self.subscriptions.close();
         let written = async { tokio::join!(self.answers.wait(), self.subscriptions.wait()) };
         let _ = tokio::time::timeout(LAST_WORDS, written).await;

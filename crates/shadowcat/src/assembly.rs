@@ -62,7 +62,6 @@ pub(crate) fn http_edge(options: &ProxyOptions) -> HttpEdgeConfig {
     HttpEdgeConfig {
         access: access(&options.access),
         max_message_size: options.limits.max_message_size,
-        drain: options.operation.drain_timeout,
         ..HttpEdgeConfig::default()
     }
 }

@@ -14,6 +14,7 @@ use super::registry::Registry;
 use crate::session::{Session, Shared};
 use shadowcat_store::SessionKey;
 use tokio::time::Instant;
+use tracing::info;
 
 /// How often idle sessions are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -53,14 +54,25 @@ impl HttpGateway {
         gateway
     }
 
-    /// Waits until nothing is in flight, at most for `patience`, then ends all sessions.
+    /// Lets nothing begin any more and waits until nothing is in flight, at most for `patience`.
     pub async fn drain(&self, patience: Duration) {
-        self.shared.draining.cancel();
         let deadline = Instant::now() + patience;
-        while self.registry.exchanges() + self.modern.exchanges() > 0 && Instant::now() < deadline {
+        self.shared.drain();
+        info!(open = self.exchanges(), "finishing what is open");
+        while self.exchanges() > 0 && Instant::now() < deadline {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
+    }
+
+    /// Ends all sessions; what is in flight is answered with an error.
+    pub async fn end(&self) {
+        self.modern.say_shutting_down();
         tokio::join!(self.registry.end_all(), self.modern.end());
+    }
+
+    /// How many requests have no response yet.
+    fn exchanges(&self) -> usize {
+        self.registry.exchanges() + self.modern.exchanges()
     }
 }
 

@@ -16,7 +16,7 @@ use shadowcat_transport::downstream::HttpReply;
 use tokio::time::timeout;
 
 use super::gateway::HttpGateway;
-use super::legacy::{body, fault_body, refused};
+use super::legacy::{body, refused};
 use super::registry::{ClientSession, Pending};
 use crate::mismatch;
 use crate::session::{Outgoing, Outgoings};
@@ -52,7 +52,7 @@ impl HttpGateway {
                     outgoings: Some(outgoings),
                     pending: Some(pending),
                 },
-                Err(fault) => return fault_body(&fault, &id),
+                Err(fault) => return failed(&fault, &id),
             };
         while let Some(outgoing) = handshaking.next().await {
             match outgoing {
@@ -79,7 +79,7 @@ impl HttpGateway {
         }
         let fault = Fault::new(Side::Upstream, FaultKind::StreamEnded, Executed::Unknown)
             .because("the server did not answer initialize");
-        fault_body(&fault, &id)
+        failed(&fault, &id)
     }
 
     /// Whether an `initialize` may open a session: its version channels agree, and it does not
@@ -94,6 +94,12 @@ impl HttpGateway {
         }
         classify::check_initialize(headers, message)
     }
+}
+
+/// What a handshake that comes to nothing is answered with.
+fn failed(fault: &Fault, id: &RequestId) -> HttpReply {
+    let status = fault.status_of(Era::Legacy, &Method::Initialize);
+    body(status, fault.headers(status), &fault.to_response(id))
 }
 
 /// A handshake under way. If its client is gone before it ends, it goes on for a while.

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use shadowcat_mcp::classify::ModernRequest;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
 use shadowcat_mcp::headers;
-use shadowcat_mcp::message::Payload;
+use shadowcat_mcp::message::{Payload, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::Era;
 use shadowcat_transport::downstream::HttpReply;
@@ -36,6 +36,9 @@ impl HttpGateway {
         let ModernRequest::Request { id, method } = request else {
             return HttpReply::Accepted;
         };
+        if let Err(fault) = self.shared.admits() {
+            return failed(&fault, &id);
+        }
         let forwarded =
             headers::to_upstream(&headers, Era::Modern, self.shared.config.forward_auth);
         if !self.modern.has_response_heads()
@@ -82,13 +85,7 @@ impl HttpGateway {
             Ok(None) => {
                 let fault = Fault::new(Side::Upstream, FaultKind::StreamEnded, Executed::Unknown)
                     .because("the server ended its answer without a response");
-                let status = fault.status(Era::Modern);
-                let body = fault.to_response(&id).raw().clone();
-                return HttpReply::Body {
-                    status,
-                    headers: HeaderMap::new(),
-                    body,
-                };
+                return failed(&fault, &id);
             }
             Ok(Some(Outgoing::StreamOpened { headers })) => (headers, None),
             Err(_) => (HeaderMap::new(), None),
@@ -99,5 +96,15 @@ impl HttpGateway {
             headers,
             events: events::modern(&self.shared, outgoings, first),
         }
+    }
+}
+
+/// A fault in the place of the answer.
+fn failed(fault: &Fault, id: &RequestId) -> HttpReply {
+    let status = fault.status(Era::Modern);
+    HttpReply::Body {
+        status,
+        headers: fault.headers(status),
+        body: fault.to_response(id).raw().clone(),
     }
 }

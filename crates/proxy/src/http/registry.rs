@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -81,7 +81,7 @@ pub(super) struct Registry {
     shared: Arc<Shared>,
     sessions: RwLock<HashMap<String, Arc<ClientSession>>>,
     /// Handshakes that are not listed yet.
-    pending: AtomicUsize,
+    pending: Mutex<HashMap<SessionKey, Arc<ClientSession>>>,
     /// The ends of sessions that are not listed any more.
     ending: TaskTracker,
     next_key: AtomicU64,
@@ -92,6 +92,7 @@ pub(super) struct Registry {
 /// A session in its handshake: it holds a place, and ends unless it gets listed.
 pub(super) struct Pending {
     registry: Arc<Registry>,
+    key: SessionKey,
     client: Option<Arc<ClientSession>>,
 }
 
@@ -106,7 +107,7 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.registry.pending.fetch_sub(1, Ordering::SeqCst);
+        self.registry.pending.lock().remove(&self.key);
         if let Some(client) = self.client.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
@@ -121,7 +122,7 @@ impl Registry {
         Arc::new(Self {
             shared,
             sessions: RwLock::default(),
-            pending: AtomicUsize::new(0),
+            pending: Mutex::default(),
             ending: TaskTracker::new(),
             next_key: AtomicU64::new(1),
             seen: Mutex::default(),
@@ -132,12 +133,10 @@ impl Registry {
     /// are too many.
     pub(super) fn prepare(self: &Arc<Self>) -> Option<(Pending, Arc<ClientSession>)> {
         let sessions = self.sessions.write();
-        let taken = sessions.len() + self.pending.load(Ordering::SeqCst);
-        if taken >= self.shared.config.max_sessions {
+        let mut pending = self.pending.lock();
+        if sessions.len() + pending.len() >= self.shared.config.max_sessions {
             return None;
         }
-        self.pending.fetch_add(1, Ordering::SeqCst);
-        drop(sessions);
         let key = SessionKey(self.next_key.fetch_add(1, Ordering::Relaxed));
         let entropy = &self.shared.entropy;
         let id: String = (0..4).map(|_| format!("{:016x}", entropy.bits())).collect();
@@ -149,8 +148,10 @@ impl Registry {
             carriers: TaskTracker::new(),
             ended: OnceCell::new(),
         });
+        pending.insert(key, Arc::clone(&client));
         let pending = Pending {
             registry: Arc::clone(self),
+            key,
             client: Some(Arc::clone(&client)),
         };
         Some((pending, client))
@@ -247,18 +248,20 @@ impl Registry {
     pub(super) fn exchanges(&self) -> usize {
         let sessions = self.sessions.read();
         let open = sessions.values().map(|client| client.session.exchanges());
-        open.sum::<usize>() + self.pending.load(Ordering::SeqCst)
+        open.sum::<usize>() + self.pending.lock().len()
     }
 
-    /// Ends all sessions, and waits for those that are being ended.
+    /// Ends all sessions because the process ends, handshakes included, and waits for those that
+    /// are being ended.
     pub(super) async fn end_all(&self) {
-        let all: Vec<_> = self
-            .sessions
-            .write()
-            .drain()
-            .map(|(_, client)| client)
-            .collect();
-        futures_util::future::join_all(all.iter().map(|client| client.end())).await;
+        let listed: Vec<_> = self.sessions.write().drain().collect();
+        let pending: Vec<_> = self.pending.lock().values().cloned().collect();
+        let all = listed.into_iter().map(|(_, client)| client).chain(pending);
+        let ending = all.map(|client| async move {
+            client.session.say_shutting_down();
+            client.end().await;
+        });
+        futures_util::future::join_all(ending).await;
         self.ending.close();
         self.ending.wait().await;
         self.shared.metrics.sessions.set(0);

@@ -35,7 +35,7 @@ impl Session {
     /// is sent before the first item is asked for, nor before the preparation, if there is one.
     ///
     /// # Errors
-    /// A fault to answer with at once, when the id is in use.
+    /// A fault to answer with at once, when the id is in use or nothing is to begin any more.
     pub(crate) fn request(
         self: &Arc<Self>,
         request: Message,
@@ -44,6 +44,7 @@ impl Session {
         headers: HeaderMap,
         preparation: Option<Preparation>,
     ) -> Result<Outgoings, Fault> {
+        self.shared.admits()?;
         let flight = self.flights.begin(&id).ok_or_else(|| {
             Fault::new(Side::Client, FaultKind::DuplicateId, Executed::No)
                 .because("a request with this id is still open; use a new id")

@@ -169,7 +169,10 @@ impl Session {
     pub(super) fn log_failure(method: &Method, fault: &Fault) {
         let told = matches!(
             fault.kind,
-            FaultKind::Connect | FaultKind::ChildExited | FaultKind::SessionEnded
+            FaultKind::Connect
+                | FaultKind::ChildExited
+                | FaultKind::SessionEnded
+                | FaultKind::ShuttingDown
         );
         if *method == Method::Initialize && !told {
             warn!(%fault, "initialize failed");

@@ -9,6 +9,7 @@
 
 mod asks;
 mod continuity;
+mod draining;
 mod exchange;
 mod flight;
 mod gap;
@@ -74,7 +75,7 @@ pub struct Shared {
     pub(crate) era: EraOfUpstream,
     /// Which arguments of its tools are headers, too.
     pub(crate) tool_params: ToolParams,
-    /// Cancelled when the process is about to end and only waits for what somebody waits for.
+    /// Cancelled when the process is about to end; see [`draining`].
     pub(crate) draining: CancellationToken,
 }
 

@@ -219,6 +219,7 @@ fn trouble(fault: &Fault) -> Trouble {
         | FaultKind::BadResponse
         | FaultKind::Overloaded
         | FaultKind::SessionEnded
+        | FaultKind::ShuttingDown
         | FaultKind::Cancelled
         | FaultKind::DuplicateId
         | FaultKind::VersionMismatch => Trouble::NoSession { retry_after: None },

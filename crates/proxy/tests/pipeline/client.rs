@@ -96,6 +96,12 @@ pub fn shared(
     (shared, server, log)
 }
 
+/// The end as the assembly brings it about.
+pub async fn shut_down(gateway: &HttpGateway) {
+    gateway.drain(Duration::from_secs(10)).await;
+    gateway.end().await;
+}
+
 #[derive(Clone)]
 pub struct Client {
     pub gateway: Arc<HttpGateway>,

@@ -8,7 +8,7 @@ use shadowcat_proxy::config::{Config, OnSessionLoss};
 use shadowcat_transport::upstream::Item;
 use tokio::time::sleep;
 
-use crate::client::{Client, Proxy};
+use crate::client::{Client, Proxy, shut_down};
 use crate::fake::{Habits, MODERN, fault};
 
 pub fn request(id: u64, method: &str) -> String {
@@ -123,14 +123,14 @@ async fn what_listens_does_not_hold_up_a_drain() {
     let events = posting.await.unwrap().stream();
     let reading = tokio::spawn(events.rest());
     let started = tokio::time::Instant::now();
-    proxy.gateway.drain(Duration::from_secs(10)).await;
+    shut_down(&proxy.gateway).await;
     assert!(
         started.elapsed() < Duration::from_secs(1),
         "{:?}",
         started.elapsed()
     );
     let messages = reading.await.unwrap();
-    assert!(messages[0].contains("session_ended"), "{messages:?}");
+    assert!(messages[0].contains("shutting_down"), "{messages:?}");
 }
 
 /// What may have changed while its stream was away, a subscriber is told on that stream: after more

@@ -10,7 +10,7 @@ use shadowcat_proxy::config::Config;
 use shadowcat_store::EventLog;
 use tokio::time::{Instant, sleep};
 
-use crate::client::{Answer, Proxy};
+use crate::client::{Answer, Proxy, shut_down};
 use crate::fake::{Habits, fault};
 
 const CALL: &str = r#"{"id":1,"method":"tools/call","params":{"name":"t"}}"#;
@@ -301,7 +301,7 @@ async fn a_drain_waits_for_the_end_of_a_deleted_session() {
         let client = proxy.initialized().await;
         let started = Instant::now();
         client.delete().await;
-        proxy.gateway.drain(Duration::from_secs(10)).await;
+        shut_down(&proxy.gateway).await;
         assert_eq!(started.elapsed().as_secs(), most, "pipe: {pipe}");
         let closed = proxy.server.count("0 closed");
         assert_eq!(closed, usize::from(pipe), "over HTTP it is a courtesy");
@@ -317,7 +317,7 @@ async fn a_drain_waits_for_what_is_open_and_then_answers_it() {
         let request = proxy.server.request().await;
         let gateway = Arc::clone(&proxy.gateway);
         let started = Instant::now();
-        let draining = tokio::spawn(async move { gateway.drain(Duration::from_secs(10)).await });
+        let draining = tokio::spawn(async move { shut_down(&gateway).await });
         sleep(Duration::from_secs(3)).await;
         if patient {
             request.json("{}");
@@ -327,11 +327,36 @@ async fn a_drain_waits_for_what_is_open_and_then_answers_it() {
         } else {
             draining.await.unwrap();
             let messages = posting.await.unwrap().stream().rest().await;
-            assert!(messages[0].contains("session_ended"), "{messages:?}");
+            let fault = r#""kind":"shutting_down","executed":"unknown""#;
+            assert!(messages[0].contains(fault), "{messages:?}");
             assert!(started.elapsed() < Duration::from_secs(12));
         }
         assert_eq!(proxy.server.count("0 close"), 1);
     }
+}
+
+/// It is listed nowhere yet, and its client waits all the same.
+#[tokio::test(start_paused = true)]
+async fn a_drain_answers_a_handshake_that_does_not_end() {
+    let habits = Habits {
+        by_hand: true,
+        ..Habits::default()
+    };
+    let proxy = Proxy::new(habits, Config::default());
+    let initialize = r#"{"id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{}}}"#;
+    let posting = proxy.client().posting(initialize);
+    let _request = proxy.server.request().await;
+    let started = Instant::now();
+    shut_down(&proxy.gateway).await;
+    assert_eq!(started.elapsed().as_secs(), 10);
+    let answer = posting.await.unwrap();
+    assert_eq!(answer.status(), 503, "{answer:?}");
+    let fault = r#""kind":"shutting_down","executed":"unknown""#;
+    assert!(answer.body().contains(fault));
+    // Nothing comes after the end, however late it is asked for.
+    let refused = proxy.client().post(initialize).await;
+    assert_eq!(refused.status(), 503, "{refused:?}");
+    assert!(refused.body().contains(r#""executed":"no""#));
 }
 
 #[tokio::test(start_paused = true)]

@@ -199,7 +199,7 @@ async fn a_cancelled_request_does_not_hold_up_the_end() {
         .await;
     let _cancel = stdio.server.sent().await;
     let begun = Instant::now();
-    stdio.gateway.drain(Duration::from_secs(10)).await;
+    shut_down(&stdio.gateway).await;
     assert!(begun.elapsed() < Duration::from_secs(1));
 }
 
@@ -257,6 +257,12 @@ async fn a_restarted_server_of_another_version_ends_the_process() {
     );
 }
 
+/// The end as the assembly brings it about.
+async fn shut_down(gateway: &StdioGateway) {
+    gateway.drain(Duration::from_secs(10)).await;
+    gateway.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_drain_finishes_or_answers_what_is_open() {
     for patient in [true, false] {
@@ -265,14 +271,14 @@ async fn a_drain_finishes_or_answers_what_is_open() {
         stdio.send(CALL).await;
         let request = stdio.server.request().await;
         let gateway = Arc::clone(&stdio.gateway);
-        let draining = tokio::spawn(async move { gateway.drain(Duration::from_secs(10)).await });
+        let draining = tokio::spawn(async move { shut_down(&gateway).await });
         sleep(Duration::from_secs(3)).await;
         if patient {
             request.json("{}");
         }
         draining.await.unwrap();
         let line = stdio.line().await;
-        assert_eq!(line.contains("session_ended"), !patient, "{line}");
+        assert_eq!(line.contains("shutting_down"), !patient, "{line}");
         assert_eq!(stdio.server.count("0 close"), 1);
         let lost = timeout(Duration::from_secs(1), stdio.gateway.lost());
         assert!(lost.await.is_err(), "it was ended by us");

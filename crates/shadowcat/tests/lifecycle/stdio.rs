@@ -140,11 +140,52 @@ async fn what_does_not_finish_in_time_gets_an_error() {
         let answer = forward.message().await.unwrap();
         assert_eq!(answer["id"], 1, "{end:?}: {answer}");
         let fault = &answer["error"]["data"]["shadowcat"];
-        assert_eq!(fault["kind"], "session_ended", "{end:?}: {answer}");
+        assert_eq!(fault["kind"], "shutting_down", "{end:?}: {answer}");
         assert_eq!(forward.message().await, None, "{end:?}");
         let status = forward.process.ended().await;
         assert_eq!(status.code(), Some(0), "{end:?}: {status}");
     }
+}
+
+/// After a signal the client is still heard: what a call waits for passes, what would begin anew is
+/// refused.
+#[tokio::test]
+async fn a_drain_serves_what_is_open_and_refuses_what_is_new() {
+    let asked = Gate::default();
+    let answered = asked.clone();
+    let upstream = Upstream::start(move |request| match &*request.tool() {
+        "ask" => Answer::events()
+            .data(&json!({"jsonrpc": "2.0", "id": "q", "method": "roots/list"}))
+            .then(Step::Gate(asked.clone()))
+            .data(&upstream::text(&request.id(), "done"))
+            .end(),
+        _ if request.id() == "q" => {
+            answered.open();
+            Answer::accepted()
+        }
+        _ => upstream::basics(request).unwrap_or_default(),
+    })
+    .await;
+    let mut forward = Forward::start(&["--drain-timeout", "1h"], &[&upstream.url()]);
+    forward.initialize().await;
+    forward.send(call(1, "ask")).await;
+    assert_eq!(forward.message().await.unwrap()["id"], "q");
+    forward.process.signal(Signal::TERM);
+    forward.process.says("finishing what is open").await;
+    forward.send(call(2, "echo")).await;
+    let refused = forward.message().await.unwrap();
+    assert_eq!(refused["id"], 2, "{refused}");
+    let fault = &refused["error"]["data"]["shadowcat"];
+    assert_eq!(fault["kind"], "shutting_down", "{refused}");
+    assert_eq!(fault["executed"], "no", "{refused}");
+    forward
+        .send(r#"{"jsonrpc":"2.0","id":"q","result":{"roots":[]}}"#)
+        .await;
+    let answer = forward.message().await.unwrap();
+    assert!(answer["result"].is_object(), "{answer}");
+    assert_eq!(forward.message().await, None);
+    assert!(forward.process.ended().await.success());
+    assert_eq!(upstream.calls("tools/call").len(), 1);
 }
 
 /// A server that takes the end of its session but does not answer holds the process for a second.
@@ -182,14 +223,7 @@ async fn the_second_signal_ends_at_once() {
     })
     .await;
     forward.process.signal(Signal::TERM);
-    let said = || {
-        forward
-            .process
-            .stderr()
-            .join("\n")
-            .contains("a second signal")
-    };
-    until("the proxy says what a second signal does", said).await;
+    forward.process.says("a second signal").await;
     forward.process.signal(Signal::TERM);
     let status = forward.process.ended().await;
     assert_eq!(status.code(), Some(143), "{status}");
@@ -207,11 +241,7 @@ async fn a_signal_after_the_end_of_stdin_ends_at_once() {
         })
         .await;
         forward.stdin = None;
-        let said = || {
-            let lines = forward.process.stderr();
-            lines.iter().any(|line| line.contains("finishing what is"))
-        };
-        until("the proxy has seen it", said).await;
+        forward.process.says("finishing what is open").await;
         forward.process.signal(signal);
         let status = forward.process.ended().await;
         assert_eq!(status.code(), Some(code), "{status}");

@@ -53,6 +53,12 @@ impl Process {
         self.lines.lock().unwrap().clone()
     }
 
+    /// Waits until it has written this to stderr.
+    pub async fn says(&self, text: &str) {
+        let said = || self.stderr().iter().any(|line| line.contains(text));
+        until(&format!("{text:?} on stderr"), said).await;
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, signal).unwrap();

@@ -20,8 +20,6 @@ pub struct HttpEdgeConfig {
     pub idle_timeout: Duration,
     /// How long a request's body may take.
     pub body_timeout: Duration,
-    /// How long open exchanges may go on after the shutdown began.
-    pub drain: Duration,
 }
 
 impl Default for HttpEdgeConfig {
@@ -33,7 +31,6 @@ impl Default for HttpEdgeConfig {
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(120),
             body_timeout: Duration::from_secs(60),
-            drain: Duration::from_secs(10),
         }
     }
 }

@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -38,14 +38,15 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const MAX_STREAMS: u32 = 1000;
 
 impl HttpEdge {
-    /// Serves until `shutdown` completes. Then nothing is accepted any more, idle connections are
-    /// closed and open exchanges may finish within the drain time; after the last of them the
-    /// subscriptions end, which would never end by themselves. What is left is cut.
+    /// Serves until `shutdown` completes and says by when all has to be over. Then nothing is
+    /// accepted any more, idle connections are closed and open exchanges may finish; after the last
+    /// of them the subscriptions end, which would never end by themselves. What is left at that
+    /// time is cut.
     pub async fn serve<S: HttpService>(
         self: Arc<Self>,
         listener: impl Accept,
         service: Arc<S>,
-        shutdown: impl Future<Output = ()> + Send,
+        shutdown: impl Future<Output = Instant> + Send,
     ) {
         let state = Arc::new(EdgeState::default());
         let connections = TaskTracker::new();
@@ -62,10 +63,10 @@ impl HttpEdge {
             let (stop, cut) = (stop.child_token(), cut.child_token());
             connections.spawn(connection.serve(io, End { stop, cut }));
         });
-        tokio::select! {
-            () = accepting => {}
-            () = shutdown => {}
-        }
+        let deadline = tokio::select! {
+            never = accepting => match never {},
+            deadline = shutdown => deadline,
+        };
         stop.cancel();
         connections.close();
         let drained = async {
@@ -73,7 +74,7 @@ impl HttpEdge {
             state.end_subscriptions();
             let _ = timeout(END_PATIENCE, connections.wait()).await;
         };
-        if timeout(self.config.drain, drained).await.is_err() {
+        if timeout_at(deadline, drained).await.is_err() {
             warn!(
                 open = connections.len(),
                 "cutting connections that did not end in time"
@@ -84,7 +85,11 @@ impl HttpEdge {
         connections.wait().await;
     }
 
-    async fn accept_all<A: Accept>(&self, mut listener: A, mut start: impl FnMut(A::Io, Seat)) {
+    async fn accept_all<A: Accept>(
+        &self,
+        mut listener: A,
+        mut start: impl FnMut(A::Io, Seat),
+    ) -> Infallible {
         let seats = Arc::new(Semaphore::new(self.config.max_connections));
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
         loop {

@@ -71,7 +71,7 @@ struct Running {
     connect: mpsc::UnboundedSender<DuplexStream>,
     service: Arc<Scripted>,
     metrics: Arc<Metrics>,
-    shutdown: oneshot::Sender<()>,
+    shutdown: oneshot::Sender<Instant>,
     serving: JoinHandle<()>,
 }
 
@@ -84,11 +84,11 @@ fn run(
         open: AtomicUsize::new(0),
     });
     let (connect, connections) = mpsc::unbounded_channel();
-    let (shutdown, stop) = oneshot::channel::<()>();
+    let (shutdown, stop) = oneshot::channel();
     let metrics = Arc::new(Metrics::default());
     let edge = HttpEdge::new(config, Arc::clone(&metrics));
     let serving = tokio::spawn(edge.serve(Fed(connections), Arc::clone(&service), async {
-        let _ = stop.await;
+        stop.await.unwrap()
     }));
     Running {
         connect,

@@ -162,7 +162,8 @@ async fn a_drain_waits_for_exchanges_and_then_ends_subscriptions() {
     busy.send(post(JSON_HEADERS, PING)).await;
     sleep(Duration::from_millis(1)).await;
     let start = Instant::now();
-    running.shutdown.send(()).unwrap();
+    let deadline = start + Duration::from_secs(10);
+    running.shutdown.send(deadline).unwrap();
     idle.closed().await;
     assert!(start.elapsed() < Duration::from_millis(10));
     assert!(running.connect.is_closed(), "still accepting");
@@ -183,7 +184,8 @@ async fn a_drain_ends_in_time_whatever_is_open() {
     client.send(post(JSON_HEADERS, PING)).await;
     sleep(Duration::from_millis(1)).await;
     let start = Instant::now();
-    running.shutdown.send(()).unwrap();
+    let deadline = start + Duration::from_secs(10);
+    running.shutdown.send(deadline).unwrap();
     running.serving.await.unwrap();
     assert_eq!(start.elapsed().as_secs(), 10);
     client.closed().await;
