@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use shadowcat_mcp::fault::{Executed, FaultKind};
 use shadowcat_mcp::message::Message;
-use shadowcat_transport::upstream::{Deadline, RequestContext};
+use shadowcat_mcp::version::Era;
+use shadowcat_transport::upstream::{Deadline, RequestContext, Upstream as _};
 use tokio::time::Instant;
 
 use crate::server::{Answer, Server};
@@ -39,6 +40,29 @@ async fn refused_connects_end_after_ten_seconds() {
         "{took:?}"
     );
     assert!(server.dials() < 20, "{} connects", server.dials());
+}
+
+/// A request that waits for a server does not sleep on when somebody else has found it again.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_a_server_goes_when_another_has_found_it() {
+    let server = Server::new(|_, _| json(result(1)));
+    server.refuse(usize::MAX);
+    let upstream = upstream_with(config(), &server);
+    let legs = [upstream.leg(Era::Legacy), upstream.leg(Era::Legacy)];
+    let waiting = tokio::spawn(legs[0].request(call(1), RequestContext::default()));
+    // Its tries are as far apart as they get.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let dials = server.dials();
+    while server.dials() == dials {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    server.refuse(0);
+    json_text(request(&legs[1], call(1)).await);
+    let back = Instant::now();
+    json_text(waiting.await.unwrap());
+    let took = back.elapsed();
+    assert!(took <= Duration::from_millis(110), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use super::backoff::Draws;
 use super::classify::Trouble;
 use super::cursor::{Cursor, Move, Position, Standing};
 use super::dedup::{Seen, Window};
-use super::origin::{Admission, Origin};
+use super::origin::{Admission, Awaited, Origin};
 use super::policy::Policy;
 use crate::Item;
 
@@ -103,6 +103,9 @@ struct PostTries {
     no_connection_since: Option<Instant>,
     no_connection: u32,
     busy: u32,
+    /// The connection of somebody else that the next try need not wait longer for, and how long
+    /// after it to go, so that not all go at once.
+    awaited: Option<(Awaited, Duration)>,
 }
 
 impl Engine {
@@ -179,8 +182,10 @@ impl Engine {
                     }
                 }
                 State::Backoff { until } => {
-                    if now < *until {
-                        return Action::Wait(Some(*until));
+                    let until = *until;
+                    let until = self.unless_connected(until, origin, waker);
+                    if now < until {
+                        return Action::Wait(Some(until));
                     }
                     if let Some(action) = self.depart(now, origin, waker) {
                         return action;

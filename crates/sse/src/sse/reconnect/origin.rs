@@ -2,7 +2,8 @@
 //!
 //! No failure, however shaped, makes a storm: a token bucket paces stream opens, a number of slots
 //! bounds connects under way, a mass drop is spread out, and an origin that accepts no connection
-//! sees one probe at a time. POSTs never wait here; what becomes of them is only noted.
+//! sees one probe at a time. POSTs never wait here; what becomes of them is noted, and one that found
+//! no connection hears of the next that somebody else found.
 //!
 //! An [`Engine`](super::Engine) does all of this by itself; the shell keeps one `Origin` per
 //! upstream behind a lock and lends it. Tickets, slots and marks are given back when the engine
@@ -16,10 +17,13 @@ use std::time::{Duration, Instant};
 
 use super::backoff::{Draw, scaled};
 
+mod arrivals;
 mod breaker;
 mod bucket;
 mod herd;
 
+use arrivals::Arrivals;
+pub(crate) use arrivals::Awaited;
 use breaker::{Breaker, Gate};
 use bucket::Bucket;
 use herd::Herd;
@@ -123,6 +127,7 @@ pub struct Origin {
     open: Arc<AtomicUsize>,
     herd: Herd,
     breaker: Breaker,
+    arrivals: Arrivals,
     hold_until: Option<Instant>,
 }
 
@@ -165,6 +170,7 @@ impl Origin {
             connecting: Arc::default(),
             open: Arc::default(),
             breaker: Breaker::default(),
+            arrivals: Arrivals::default(),
             hold_until: None,
         }
     }
@@ -174,6 +180,7 @@ impl Origin {
         if self.breaker.connected() {
             self.bucket.slow_start(now);
         }
+        self.arrivals.arrived(now);
         self.wake(now);
     }
 
@@ -200,6 +207,16 @@ impl Origin {
             slow_start: self.bucket.is_slow(now),
             hold_until: self.hold_until.filter(|until| *until > now),
         }
+    }
+
+    /// Begins to wait for the next connection, whosever it is.
+    pub(crate) fn await_connection(&mut self) -> Awaited {
+        self.arrivals.wait()
+    }
+
+    /// When the connection came about that was waited for; until then `waker` is woken by it.
+    pub(crate) fn connected_at(&mut self, awaited: &Awaited, waker: &Waker) -> Option<Instant> {
+        self.arrivals.poll(awaited, waker)
     }
 
     /// Marks a stream as open for as long as the mark lives.

@@ -67,6 +67,7 @@ impl Engine {
         };
         self.first_try = false;
         self.last_start = Some(now);
+        self.post.awaited = None;
         self.counters.attempts += 1;
         let connecting = State::Connecting {
             since: now,
@@ -321,7 +322,11 @@ impl Engine {
         let Mishap { now, cause, .. } = mishap;
         let wait = match mishap.trouble {
             Trouble::Refused(_) => self.busy_wait(hint),
-            _ => self.no_connection_wait(now),
+            _ => {
+                let spread = scaled(POST_DELAY, self.draws.draw());
+                self.post.awaited = Some((origin.await_connection(), spread));
+                self.no_connection_wait(now)
+            }
         };
         if let Some(hint) = hint.filter(|hint| hint.origin_wide) {
             origin.hold(now + self.policy.clamp_hint(hint.wait));
@@ -355,6 +360,25 @@ impl Engine {
         let delay = backoff::exponential(POST_DELAY, POST_DELAY_MAX, self.post.no_connection);
         let wait = delay + scaled(delay, self.policy.jitter * self.draws.draw());
         (now + wait <= since + POST_PATIENCE).then_some(wait)
+    }
+
+    /// When to go that would go then: a POST that found no connection, soon after somebody else
+    /// found one.
+    pub(super) fn unless_connected(
+        &self,
+        until: Instant,
+        origin: &mut Origin,
+        waker: &Waker,
+    ) -> Instant {
+        let Some((awaited, spread)) = &self.post.awaited else {
+            return until;
+        };
+        let Some(connected_at) = origin.connected_at(awaited, waker) else {
+            return until;
+        };
+        let settled = self.last_start.map(|start| start + MIN_INTERVAL);
+        let soon = (connected_at + *spread).max(settled.unwrap_or(connected_at));
+        until.min(soon)
     }
 
     fn park(&mut self, now: Instant, why: Parking, cause: Cause, hint: Option<Hint>) {

@@ -215,3 +215,41 @@ fn a_rejected_or_impossible_resume_fails() {
         assert_eq!((fault.kind, fault.executed), (kind, Executed::Unknown));
     }
 }
+
+/// Whoever waits for a server that is away need not wait on when another has found it.
+#[test]
+fn a_post_without_a_connection_goes_when_another_has_one() {
+    let mut run = Run::new(Kind::Response);
+    for _ in 0..6 {
+        run.refuse(Trouble::NoConnection);
+    }
+    let Action::Wait(Some(until)) = run.poll() else {
+        panic!("no wait");
+    };
+    assert!(until - run.now >= 2 * SECOND);
+    run.pass(SECOND);
+    run.origin.note_connected(run.now);
+    let waited = run.refuse(Trouble::NoConnection);
+    assert!(waited <= 100 * MS, "{waited:?}");
+    // That one counts once, and only for who waited then.
+    let Action::Wait(Some(until)) = run.poll() else {
+        panic!("no wait");
+    };
+    assert!(until - run.now >= 2 * SECOND);
+    // However often others come through, tries keep their distance.
+    for _ in 0..3 {
+        run.origin.note_connected(run.now);
+        let waited = run.refuse(Trouble::NoConnection);
+        assert!((250 * MS..400 * MS).contains(&waited), "{waited:?}");
+    }
+}
+
+/// A wait that the server asked for is not cut short.
+#[test]
+fn a_post_that_is_to_wait_waits_whoever_comes_through() {
+    let mut run = Run::new(Kind::Response);
+    run.refuse(busy(503, 7));
+    run.origin.note_connected(run.now);
+    let (waited, _) = run.attempt();
+    assert!(waited >= 7 * SECOND, "{waited:?}");
+}
