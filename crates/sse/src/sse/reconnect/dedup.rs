@@ -8,6 +8,9 @@
 //! to make some all the same must also repeat the id, and loses nothing but its own event. Between
 //! events with different ids both digests would have to agree, 128 bits. The window bounds what
 //! ids that fall into one place of the table can cost.
+//!
+//! Streams of one session share their key: what one of them brought, another can recognise
+//! ([`SessionWindow`](super::SessionWindow)).
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -26,57 +29,96 @@ pub(crate) enum Seen {
     New,
 }
 
+/// What an event is recognised by: digests of its id and its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EventKey {
+    pub(crate) id: u64,
+    pub(crate) payload: u64,
+}
+
+/// Makes keys. Keys of different makers are not comparable.
+#[derive(Debug, Clone, Copy)]
+pub struct Digests(RapidSecrets);
+
+impl Digests {
+    /// `key`: what the digests depend on, hard to guess.
+    #[must_use]
+    pub fn new(key: u64) -> Self {
+        Self(RapidSecrets::seed(key))
+    }
+
+    pub(crate) fn of(&self, id: &[u8], payload: &[u8]) -> EventKey {
+        EventKey {
+            id: rapidhash_v3_seeded(id, &self.0),
+            payload: rapidhash_v3_seeded(payload, &self.0),
+        }
+    }
+}
+
 /// The last N events that had an id. It grows with what it holds; each look-up is O(1).
 #[derive(Debug)]
 pub(crate) struct Window {
     limit: usize,
-    secrets: RapidSecrets,
-    order: VecDeque<Key>,
-    events: HashSet<Key, BuildHasherDefault<Digested>>,
+    order: VecDeque<EventKey>,
+    events: HashSet<EventKey, BuildHasherDefault<Digested>>,
     /// How many remembered events have this id.
     ids: HashMap<u64, u32, BuildHasherDefault<Digested>>,
+    /// What the newest event drove out.
+    driven_out: Option<EventKey>,
     overflowed: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    id: u64,
-    payload: u64,
-}
-
 impl Window {
-    /// `key`: what the digests depend on, hard to guess.
-    pub(crate) fn new(limit: usize, key: u64) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
-            secrets: RapidSecrets::seed(key),
             order: VecDeque::new(),
             events: HashSet::default(),
             ids: HashMap::default(),
+            driven_out: None,
             overflowed: 0,
         }
     }
 
+    /// Whether it remembers anything at all.
+    pub(crate) fn is_on(&self) -> bool {
+        self.limit > 0
+    }
+
     /// Looks an event up and remembers it.
-    pub(crate) fn see(&mut self, id: &[u8], payload: &[u8]) -> Seen {
+    pub(crate) fn see(&mut self, key: EventKey) -> Seen {
         if self.limit == 0 {
             return Seen::New;
         }
-        let key = self.digest(id, payload);
         if !self.events.insert(key) {
             return Seen::Duplicate;
         }
         let count = self.ids.entry(key.id).or_default();
         *count += 1;
         let seen = if *count > 1 { Seen::Reused } else { Seen::New };
+        self.driven_out = None;
         if self.order.len() == self.limit
             && let Some(oldest) = self.order.pop_front()
         {
             self.forget(oldest);
+            self.driven_out = Some(oldest);
             self.overflowed += 1;
         }
         self.order.push_back(key);
         seen
+    }
+
+    /// The event that was seen last, which was no duplicate, is as if it had not come.
+    pub(crate) fn unsee(&mut self) {
+        if let Some(newest) = self.order.pop_back() {
+            self.forget(newest);
+        }
+        if let Some(oldest) = self.driven_out.take() {
+            self.overflowed -= 1;
+            self.order.push_front(oldest);
+            self.events.insert(oldest);
+            *self.ids.entry(oldest.id).or_default() += 1;
+        }
     }
 
     /// Events that fell out of the window.
@@ -90,12 +132,13 @@ impl Window {
     }
 
     pub(crate) fn clear(&mut self) {
+        self.driven_out = None;
         self.order.clear();
         self.events.clear();
         self.ids.clear();
     }
 
-    fn forget(&mut self, key: Key) {
+    fn forget(&mut self, key: EventKey) {
         self.events.remove(&key);
         if let Entry::Occupied(mut count) = self.ids.entry(key.id) {
             *count.get_mut() -= 1;
@@ -104,18 +147,11 @@ impl Window {
             }
         }
     }
-
-    fn digest(&self, id: &[u8], payload: &[u8]) -> Key {
-        Key {
-            id: rapidhash_v3_seeded(id, &self.secrets),
-            payload: rapidhash_v3_seeded(payload, &self.secrets),
-        }
-    }
 }
 
 /// The keys are digests already.
 #[derive(Default)]
-struct Digested(u64);
+pub(crate) struct Digested(u64);
 
 impl Hasher for Digested {
     fn finish(&self) -> u64 {
@@ -138,8 +174,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn window(limit: usize) -> Window {
-        Window::new(limit, 1)
+    /// A window and what makes its keys.
+    struct Pair(Window, Digests);
+
+    impl Pair {
+        fn see(&mut self, id: &[u8], payload: &[u8]) -> Seen {
+            self.0.see(self.1.of(id, payload))
+        }
+    }
+
+    impl std::ops::Deref for Pair {
+        type Target = Window;
+
+        fn deref(&self) -> &Window {
+            &self.0
+        }
+    }
+
+    fn window(limit: usize) -> Pair {
+        Pair(Window::new(limit), Digests::new(1))
     }
 
     #[test]
@@ -180,6 +233,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_taken_back_was_never_here() {
+        let mut window = window(2);
+        window.see(b"1", b"a");
+        window.see(b"2", b"a");
+        for _ in 0..3 {
+            assert_eq!(window.see(b"3", b"a"), Seen::New);
+            window.0.unsee();
+        }
+        assert_eq!((window.len(), window.overflowed()), (2, 0));
+        assert_eq!(window.see(b"1", b"a"), Seen::Duplicate);
+        assert_eq!(window.see(b"2", b"b"), Seen::Reused);
+        window.0.unsee();
+        assert_eq!(window.see(b"2", b"a"), Seen::Duplicate);
+    }
+
+    #[test]
     fn a_window_of_nothing_sees_nothing() {
         let mut window = window(0);
         assert_eq!(window.see(b"1", b"a"), Seen::New);
@@ -203,11 +272,7 @@ mod tests {
 
     #[test]
     fn digests_depend_on_the_key() {
-        let digest = |key| {
-            let mut window = Window::new(1, key);
-            window.see(b"1", b"a");
-            window.order[0]
-        };
+        let digest = |key| Digests::new(key).of(b"1", b"a");
         assert_eq!(digest(1), digest(1));
         assert_ne!(digest(1).id, digest(2).id);
         assert_ne!(digest(1).payload, digest(2).payload);
@@ -225,7 +290,7 @@ mod tests {
 
     #[test]
     fn one_byte_of_a_long_payload_makes_another() {
-        let mut window = Window::new(1000, 1);
+        let mut window = window(1000);
         let mut payload = vec![b'x'; 70_000];
         assert_eq!(window.see(b"1", &payload), Seen::New);
         for at in (0..payload.len()).step_by(997) {
@@ -241,11 +306,11 @@ mod tests {
         #[test]
         fn it_is_a_list_of_the_last_n(
             limit in 1_usize..8,
-            events in proptest::collection::vec((0_u8..6, 0_u8..3), 0..60),
+            events in proptest::collection::vec((0_u8..6, 0_u8..3, proptest::bool::weighted(0.3)), 0..60),
         ) {
             let mut window = window(limit);
             let mut list: VecDeque<(u8, u8)> = VecDeque::new();
-            for (id, payload) in events {
+            for (id, payload, taken_back) in events {
                 let expected = if list.contains(&(id, payload)) {
                     Seen::Duplicate
                 } else if list.iter().any(|(known, _)| *known == id) {
@@ -253,8 +318,12 @@ mod tests {
                 } else {
                     Seen::New
                 };
+                let overflowed = window.overflowed();
                 prop_assert_eq!(window.see(&[id], &[payload]), expected);
-                if expected != Seen::Duplicate {
+                if taken_back && expected != Seen::Duplicate {
+                    window.0.unsee();
+                    prop_assert_eq!(window.overflowed(), overflowed);
+                } else if expected != Seen::Duplicate {
                     if list.len() == limit {
                         list.pop_front();
                     }

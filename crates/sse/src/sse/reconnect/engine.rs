@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::backoff::Draws;
 use super::classify::Trouble;
 use super::cursor::{Cursor, Move, Position, Standing};
-use super::dedup::{Seen, Window};
+use super::dedup::{Digests, EventKey, Seen, Window};
 use super::origin::{Admission, Awaited, Origin};
 use super::policy::Policy;
 use crate::Item;
@@ -17,6 +17,7 @@ mod connection;
 mod look;
 mod output;
 mod recovery;
+mod session;
 mod state;
 mod untold;
 
@@ -72,7 +73,10 @@ pub struct Engine {
     draws: Draws,
     state: State,
     position: Position,
+    digests: Digests,
     window: Window,
+    /// The last item, if it was new and has an id.
+    shown: Option<Shown>,
     /// Unproductive connections in a row.
     unproductive: u32,
     /// The server's reconnection time, clamped.
@@ -95,6 +99,14 @@ pub struct Engine {
     gap: Option<Duration>,
     counters: Counters,
     untold: Untold,
+}
+
+/// An event that has an id.
+#[derive(Debug, Clone, Copy)]
+struct Shown {
+    key: EventKey,
+    /// Whether the connection had been [`directed`](Connection::directed) before it.
+    directed_before: bool,
 }
 
 /// How often the POST itself was tried.
@@ -122,7 +134,9 @@ impl Engine {
         };
         Self {
             kind,
-            window: Window::new(window, key),
+            digests: Digests::new(key),
+            window: Window::new(window),
+            shown: None,
             policy,
             draws,
             state: State::Idle,
@@ -333,6 +347,7 @@ impl Engine {
                 input: "item",
             });
         };
+        self.shown = None;
         match item {
             Item::Comment => {
                 connection.comment(now);
@@ -354,7 +369,8 @@ impl Engine {
 
     fn event(&mut self, id: Option<&[u8]>, data: &[u8], primes: bool) -> Verdict {
         if let Some(id) = id.filter(|id| !id.is_empty()) {
-            match self.window.see(id, data) {
+            let key = self.window.is_on().then(|| self.digests.of(id, data));
+            match key.map_or(Seen::New, |key| self.window.see(key)) {
                 Seen::Duplicate => {
                     self.counters.duplicates += 1;
                     return Verdict::Duplicate;
@@ -363,7 +379,11 @@ impl Engine {
                 Seen::New => {}
             }
             if let State::Open(connection) = &mut self.state {
-                connection.directed = true;
+                let directed_before = std::mem::replace(&mut connection.directed, true);
+                self.shown = key.map(|key| Shown {
+                    key,
+                    directed_before,
+                });
             }
         }
         let on_its_way = self.position.is_pending();

@@ -80,9 +80,11 @@ pub mod fault;
 pub mod hint;
 pub mod origin;
 pub mod policy;
+pub mod session_window;
 
 pub use classify::{Decision, Facts, Leg, Parking, Refusal, Trouble, classify, may_follow};
 pub use cursor::Cursor;
+pub use dedup::{Digests, EventKey};
 pub use engine::{
     Action, Attempt, Cause, Counters, Engine, Finish, Health, Input, Kind, Liveness, Opening,
     StateName, Transition, Unexpected, Verdict,
@@ -90,3 +92,4 @@ pub use engine::{
 pub use fault::{Executed, Fault, FaultKind};
 pub use origin::{Origin, OriginPolicy, OriginSummary};
 pub use policy::Policy;
+pub use session_window::SessionWindow;

@@ -52,7 +52,9 @@ pub struct Policy {
     /// How long the head of a GET's response may take after that; at most
     /// [`idle_timeout`](Self::idle_timeout). A POST has only its own deadline. Default 10 s.
     pub head_timeout: Duration,
-    /// Event ids remembered per stream. Default 1000; 0 switches deduplication off.
+    /// Event ids remembered per stream, and as many for all streams of a session together where its
+    /// shell has a [`SessionWindow`](super::SessionWindow). Default 1000; 0 switches deduplication
+    /// off.
     pub dedup_window: usize,
     /// Whether an event with an id and empty data only moves the cursor, as MCP 2025-11-25 primes
     /// its streams, or is an event like others. Default true.

@@ -11,6 +11,8 @@ const GREETING: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) opened: Instant,
+    /// It was opened at a cursor: what it brings may be a replay.
+    pub(crate) resumed: bool,
     /// New messages that were accepted.
     pub(crate) messages: u64,
     /// It brought a `retry` or a new id: its end in order is a poll, no failure.
@@ -26,9 +28,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(now: Instant, mark: Slot) -> Self {
+    pub(crate) fn new(now: Instant, resumed: bool, mark: Slot) -> Self {
         Self {
             opened: now,
+            resumed,
             messages: 0,
             directed: false,
             last_byte: now,

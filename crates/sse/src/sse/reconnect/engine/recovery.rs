@@ -145,7 +145,8 @@ impl Engine {
         self.probing = false;
         self.last_trouble = None;
         let mark = origin.opened();
-        self.go(now, State::Open(Connection::new(now, mark)), cause);
+        let connection = Connection::new(now, with_cursor, mark);
+        self.go(now, State::Open(connection), cause);
         let Some(lost_at) = self.lost_at.take() else {
             return;
         };
@@ -425,6 +426,7 @@ impl Engine {
         self.position.reset();
         self.counters.committed = self.counters.delivered;
         self.window.clear();
+        self.shown = None;
         self.unproductive = 0;
         self.retry = None;
         self.empty_polls = 0;

@@ -16,6 +16,7 @@ use crate::{Event, Item};
 mod answers;
 mod items;
 mod moves;
+mod session;
 mod standing;
 mod timing;
 
