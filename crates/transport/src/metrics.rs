@@ -212,7 +212,7 @@ metrics! {
     duplicates_dropped: Counter = "duplicates_dropped", Counter::default();
     /// Events whose id was used before with another payload.
     id_reuses: Counter = "id_reuses", Counter::default();
-    /// Ids that left the deduplication window.
+    /// Ids that left a deduplication window, of a stream or of a session with resumed streams.
     dedup_overflows: Counter = "dedup_overflows", Counter::default();
     /// Streams and sessions given up.
     given_up: Counter = "given_up", Counter::default();
@@ -243,6 +243,8 @@ metrics! {
     not_remembered: Family<Reason, Counter> = "not_remembered", Family::default();
     /// Messages of clients that the server did not take.
     undelivered_messages: Counter = "undelivered_messages", Counter::default();
+    /// Events on a resumed stream left to the open request that they belong to.
+    events_left: Counter = "events_left", Counter::default();
     /// Responses that answer no open request.
     stray_responses: Counter = "stray_responses", Counter::default();
     /// Events or lines that are no JSON-RPC message.

@@ -106,7 +106,7 @@ pub struct RetryOptions {
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = values::positive_duration)]
     pub idle_timeout: Duration,
 
-    /// Event ids remembered per stream, to drop what a server sends twice
+    /// Event ids remembered per stream and per session, to drop what a server sends twice
     #[arg(long, value_name = "COUNT", default_value = "1000", value_parser = values::count)]
     pub dedup_window: usize,
 }

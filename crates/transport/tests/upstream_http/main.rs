@@ -18,6 +18,7 @@ mod pace;
 mod resume;
 mod retries;
 mod server;
+mod siblings;
 mod standalone;
 mod streams;
 mod support;

@@ -12,7 +12,7 @@ use crate::server::{Answer, Pipes, Seen, Server, Step};
 use crate::support::*;
 
 /// A leg whose counters can be read.
-async fn counted(
+pub(crate) async fn counted(
     config: HttpUpstreamConfig,
     play: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static,
 ) -> (Arc<Server>, Arc<dyn Leg>, Arc<Metrics>) {
@@ -30,7 +30,7 @@ async fn counted(
     (server, leg, metrics)
 }
 
-fn assert_counts(metrics: &Metrics, expected: &[(&str, u64)]) {
+pub(crate) fn assert_counts(metrics: &Metrics, expected: &[(&str, u64)]) {
     let text = metrics.render();
     for (name, value) in expected {
         let line = format!("shadowcat_{name} {value}");

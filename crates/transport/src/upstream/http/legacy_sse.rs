@@ -26,7 +26,7 @@ use tracing::{debug, info};
 
 use super::answer::Expected;
 use super::client::Delivery;
-use super::driver::{Driver, Posting, Reader};
+use super::driver::{Driver, Posting, Read, Reader};
 use super::{Shared, add_missing, one_way};
 use crate::upstream::pipe::{Clients, Router};
 use crate::upstream::{
@@ -213,9 +213,9 @@ impl Link {
         let mut reader = Reader::default();
         while let Some(event) = poll_fn(|cx| driver.poll_connection(cx)).await {
             match reader.read(event, &self.shared) {
-                None => driver.skip(),
-                Some(Payload::Single(message)) => self.deliver(message).await,
-                Some(Payload::Batch(messages)) => {
+                Read::Nothing | Read::Unreadable => driver.skip(),
+                Read::Messages(Payload::Single(message)) => self.deliver(message).await,
+                Read::Messages(Payload::Batch(messages)) => {
                     for message in messages {
                         self.deliver(message).await;
                     }

@@ -4,6 +4,7 @@
 //! - [`dial`](Dial) makes connections, and is what a simulation replaces;
 //! - `reach` says when the server can no longer be reached, and when it can again;
 //! - the `driver` obeys the reconnection engine: every message and every stream goes through one;
+//! - `siblings` keeps the streams of a session from telling each other's messages;
 //! - `answer` reads what a response head means;
 //! - a leg per session (`auto`) finds out which transport the server speaks, and is then one of
 //!   Streamable HTTP (`session`) or of HTTP+SSE (`legacy_sse`).
@@ -31,6 +32,7 @@ mod permits;
 mod reach;
 mod reply;
 mod session;
+mod siblings;
 mod standalone;
 mod target;
 

@@ -25,6 +25,7 @@ use super::answer::{self, Expected};
 use super::client::{Connected, Delivery, RequestBody};
 use super::driver::{self, Answered, Call, Driver, Opened, Opener};
 use super::reply::ReplySource;
+use super::siblings::Siblings;
 use super::{Shared, add_missing, body, faults, one_way, standalone};
 use crate::upstream::{BoxFuture, Dispatched, Incoming, Leg, Reply, RequestContext, SendContext};
 
@@ -47,6 +48,7 @@ pub(crate) struct Session {
     /// The client's credentials as it sent them last, with `--forward-auth`: what goes to the
     /// server on nobody's behalf in particular (the standalone stream, DELETE) needs them too.
     credentials: RwLock<HeaderMap>,
+    pub(crate) siblings: Arc<Siblings>,
 }
 
 impl SessionLeg {
@@ -55,6 +57,7 @@ impl SessionLeg {
             headers: RwLock::new(shared.post_headers.clone()),
             id: OnceLock::new(),
             credentials: RwLock::default(),
+            siblings: Siblings::new(shared.config.reconnect.dedup_window, (shared.random)()),
             shared,
         }))
     }
@@ -137,6 +140,7 @@ impl Session {
         let shared = Arc::clone(&self.shared);
         let permit = shared.connections.exchange().await;
         let permit = permit.ok_or_else(faults::overloaded)?;
+        let sibling = self.siblings.join(Some(&message));
         let offered = initializes.then(Arc::<OnceLock<HeaderValue>>::default);
         let opener = Box::new(Exchange {
             session: Arc::clone(&self),
@@ -146,7 +150,8 @@ impl Session {
             offered: offered.clone(),
         });
         let kind = StreamKind::Response;
-        let mut driver = Box::new(Driver::new(Arc::clone(&shared), kind, opener, Some(permit)));
+        let driver = Driver::new(Arc::clone(&shared), kind, opener, Some(permit));
+        let mut driver = Box::new(driver.beside(sibling));
         driver.set_deadline(context.deadline);
         let answered = driver.answer().await.map_err(|fault| Refused {
             fault,

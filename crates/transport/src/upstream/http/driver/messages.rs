@@ -9,7 +9,7 @@ use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::message::{Message, Payload};
 use shadowcat_sse::Event;
 use shadowcat_sse::reconnect::{Finish, Kind};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::super::Shared;
 use super::{Driver, Next};
@@ -81,9 +81,11 @@ impl Source for Messages {
                 Next::Event(event) => {
                     self.wanted = false;
                     match self.reader.read(event, &self.shared) {
-                        None => {}
-                        Some(Payload::Single(message)) => return self.give(message),
-                        Some(Payload::Batch(messages)) => self.pending.extend(messages),
+                        Read::Nothing => self.driver.take_nothing(),
+                        Read::Unreadable => {}
+                        Read::Messages(payload) if !self.driver.takes(&payload) => {}
+                        Read::Messages(Payload::Single(message)) => return self.give(message),
+                        Read::Messages(Payload::Batch(messages)) => self.pending.extend(messages),
                     }
                 }
                 Next::Gap(away) => return Poll::Ready(Some(Ok(Item::Gap(away)))),
@@ -103,18 +105,30 @@ impl Source for Messages {
     }
 }
 
+/// What an event holds.
+#[derive(Debug)]
+pub(crate) enum Read {
+    /// JSON-RPC.
+    Messages(Payload),
+    /// Nothing, and on purpose: its data is empty, or `{}`, which is what the TypeScript SDK stores
+    /// for a priming event and its event stores replay.
+    Nothing,
+    /// Nothing that can be read.
+    Unreadable,
+}
+
 /// Reads the messages of a stream's events: `message` events that hold JSON-RPC. Anything else is
-/// skipped, and said once per stream.
+/// skipped, and said once per stream if it looks like a mistake.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     warned: bool,
 }
 
 impl Reader {
-    /// The message or messages of an event; `None` if it holds none.
-    pub(crate) fn read(&mut self, event: Event, shared: &Shared) -> Option<Payload> {
+    /// What an event holds.
+    pub(crate) fn read(&mut self, event: Event, shared: &Shared) -> Read {
         if event.data.is_empty() {
-            return None;
+            return Read::Nothing;
         }
         if !event.event_type.is_empty() && event.event_type != b"message"[..] {
             self.skipped(
@@ -123,13 +137,18 @@ impl Reader {
                 "an event of another type",
                 &event.event_type,
             );
-            return None;
+            return Read::Unreadable;
+        }
+        if event.data == b"{}"[..] {
+            shared.counters.bad_message("empty object");
+            debug!(server = %shared.name, "skipped an event that holds an empty object");
+            return Read::Nothing;
         }
         match parse(event.data.clone()) {
-            Ok(payload) => Some(payload),
+            Ok(payload) => Read::Messages(payload),
             Err(error) => {
                 self.skipped(shared, "payload", &error.to_string(), &event.data);
-                None
+                Read::Unreadable
             }
         }
     }

@@ -6,12 +6,14 @@
 //! a stream that nobody polls stands still, which is the back-pressure that stops its server.
 //!
 //! What an attempt sends is for its [`Opener`] to know; what anything means is for the engine. In
-//! the undisturbed case an event takes no lock and no allocation of the driver's.
+//! the undisturbed case an event takes no allocation of the driver's, and one lock: a place in the
+//! window that the streams of its session share.
 
 mod attempt;
 mod messages;
 mod obey;
 mod posting;
+mod taking;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -30,11 +32,12 @@ use tokio::time::Sleep;
 use super::client::Connected;
 use super::events::EventBody;
 use super::permits::Permit;
+use super::siblings::Sibling;
 use super::{Shared, body, faults};
 use crate::streams::Telemetry;
 use crate::upstream::{BoxFuture, Deadline, Reply};
 pub(crate) use attempt::{Call, Failure, Opened, send};
-pub(crate) use messages::{Messages, Reader};
+pub(crate) use messages::{Messages, Read, Reader};
 pub(crate) use posting::Posting;
 
 /// Makes the requests of one stream.
@@ -48,6 +51,8 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     engine: Engine,
     opener: Box<dyn Opener>,
+    /// The stream's place among those of its session.
+    sibling: Option<Sibling>,
     link: Link,
     /// The right to hold a stream open. A stream keeps it while it is away: nothing else may take
     /// its place. A parked one gives it back.
@@ -135,6 +140,7 @@ impl Driver {
             shared,
             engine,
             opener,
+            sibling: None,
             link: Link::None,
             permit,
             permit_coming: None,
@@ -145,6 +151,13 @@ impl Driver {
             answered: None,
             last: None,
         }
+    }
+
+    /// The same as a stream beside others of its session.
+    pub(crate) fn beside(mut self, sibling: Sibling) -> Self {
+        self.engine.digest_with(sibling.digests());
+        self.sibling = Some(sibling);
+        self
     }
 
     /// Until when the answer is of use.

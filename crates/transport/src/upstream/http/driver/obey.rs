@@ -28,7 +28,7 @@ impl Driver {
                         }
                     }
                     Ok(Verdict::Duplicate) => self.observe(),
-                    Ok(Verdict::Noted) => {}
+                    Ok(Verdict::Noted) => self.note_id(),
                     Err(unexpected) => self.confused(&unexpected),
                 },
                 Ok(None) => match open.poll_read(cx) {
