@@ -62,8 +62,9 @@ const CHECK_EXAMPLES: &str = "\
 Examples:
   shadowcat check https://mcp.example/mcp                   transport, versions, sessions, resumption
   shadowcat check --json http://127.0.0.1:3001/mcp          the same for a program, one line of JSON
-  shadowcat check -- npx -y @scope/some-mcp-server          a command; it is started twice, once for
-                                                            each era, and ended again";
+  shadowcat check -- npx -y @scope/some-mcp-server          a command; it is started and ended again
+A command that answers server/discover, or ends over it, is started a second time: only a fresh
+process shows whether it takes initialize.";
 
 const SSE_EXAMPLES: &str = "\
 Examples:
@@ -184,7 +185,7 @@ struct CheckWords {
     #[arg(long)]
     json: bool,
 
-    /// How long the whole check may take
+    /// How long the whole check may take, besides what a command takes to end
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::positive_duration)]
     timeout: Duration,
 
