@@ -357,7 +357,7 @@ async fn a_handshake_without_a_session_loses_none() {
     });
     assert_eq!(
         fault(request(&fresh(&server), initialize()).await),
-        (FaultKind::Status, Executed::Unknown)
+        (FaultKind::Status, Executed::No)
     );
 }
 

@@ -370,13 +370,20 @@ fn refused(refusal: &Refusal, facts: Facts) -> Row {
         ),
         400 if facts.cursor => Row::new(fail(F::Status), fail(F::CursorRejected), DropCursor),
         405 => Row::new(
-            fail(F::Status),
+            untouched(F::Status),
             fail(F::NotResumable),
             Park(Parking::NotOffered),
         ),
         409 => Row::new(fail(F::Status), conflict, conflict),
         501 | 505 => Row::new(fail(F::Status), fail(F::Status), Park(Parking::Unreachable)),
         408 | 425 | 500..=599 => Row::new(fail(F::Status), wait, wait),
+        // Nobody there takes it, or nobody takes it as it is (RFC 9110, section 15.5; RFC 6585,
+        // section 5): said before anything is done.
+        404 | 410 | 413..=415 | 421 | 431 => Row::new(
+            untouched(F::Status),
+            fail(F::Status),
+            Park(Parking::Refused),
+        ),
         // 204 and everything else: it will not change in this session.
         _ => Row::new(fail(F::Status), fail(F::Status), Park(Parking::Refused)),
     }

@@ -151,9 +151,18 @@ fn server_errors_and_the_two_that_are_like_them() {
 
 #[test]
 fn other_client_errors() {
-    for code in [400, 402, 404, 406, 410, 415, 418, 422, 431, 499] {
+    for code in [400, 402, 406, 418, 422, 499] {
         let fail = Fail(F::Status, Unknown);
         expect(status(code), PLAIN, [fail, fail, Park(Parking::Refused)]);
+    }
+}
+
+/// What nobody takes was not executed.
+#[test]
+fn a_message_that_nobody_takes() {
+    for code in [404, 410, 413, 414, 415, 421, 431] {
+        let (post, resume) = (Fail(F::Status, No), Fail(F::Status, Unknown));
+        expect(status(code), PLAIN, [post, resume, Park(Parking::Refused)]);
     }
 }
 
@@ -198,8 +207,8 @@ fn a_lost_session() {
 
 #[test]
 fn a_404_without_a_session_is_no_lost_session() {
-    let fail = Fail(F::Status, Unknown);
-    expect(status(404), CURSOR, [fail, fail, Park(Parking::Refused)]);
+    let (post, resume) = (Fail(F::Status, No), Fail(F::Status, Unknown));
+    expect(status(404), CURSOR, [post, resume, Park(Parking::Refused)]);
 }
 
 #[test]
@@ -223,7 +232,7 @@ fn method_not_allowed() {
         status(405),
         CURSOR,
         [
-            Fail(F::Status, Unknown),
+            Fail(F::Status, No),
             Fail(F::NotResumable, Unknown),
             Park(Parking::NotOffered),
         ],

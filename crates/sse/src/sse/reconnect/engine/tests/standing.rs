@@ -275,7 +275,7 @@ fn a_listen_that_is_answered_is_done() {
 fn a_listen_that_was_never_open_fails_like_any_request() {
     for (trouble, kind, executed) in [
         (refused(500), FaultKind::Status, Executed::Unknown),
-        (refused(404), FaultKind::Status, Executed::Unknown),
+        (refused(404), FaultKind::Status, Executed::No),
         (refused(401), FaultKind::Unauthorized, Executed::No),
         (
             Trouble::NoHead,
