@@ -34,6 +34,25 @@ fn a_crash_answers_every_waiting_request_and_the_next_one_finds_a_new_process() 
     assert_ne!(first, second);
 }
 
+/// Of a command that never answered anything the client learns what to do next, in either mode.
+#[test]
+fn a_command_that_fails_at_once_is_to_be_started_by_hand() {
+    let command = ["sh", "-c", "exit 3"];
+    let (_proxy, http) = Proxy::reverse(&[], &command);
+    let mut proxy = Proxy::start(&["forward", "--", "sh", "-c", "exit 3"]);
+    let mut stdin = proxy.process().stdin.take().unwrap();
+    let mut answers = BufReader::new(proxy.process().stdout.take().unwrap()).lines();
+    writeln!(stdin, "{}", request(1, "initialize", INITIALIZE)).unwrap();
+    for body in [http.initialize().body, answers.next().unwrap().unwrap()] {
+        assert!(body.contains("exit status: 3"), "{body}");
+        assert!(body.contains("start the command by hand"), "{body}");
+    }
+    // Of one that had answered there is nothing to see by that.
+    let (_proxy, http) = Proxy::reverse(&[], &["sh", "-c", SERVER]);
+    let body = http.session().call(2, "x/exit").body;
+    assert!(!body.contains("by hand"), "{body}");
+}
+
 /// What a local user is told of a server that says "no database at s3cret-place" and exits.
 const TOLD: &str = "exit status: 4; it said: no database at ***";
 const COMPLAINS: [&str; 2] = ["--env", "PLACE=s3cret-place"];

@@ -146,9 +146,8 @@ pub(super) fn explain(fault: &Fault) -> String {
         FaultKind::ContentType | FaultKind::BadResponse => {
             "; something answers here that does not speak MCP"
         }
-        FaultKind::ChildExited | FaultKind::ChildNotStarted => {
-            "; start the command by hand to see what it needs"
-        }
+        // Of one that started and ended, the fault says so itself.
+        FaultKind::ChildNotStarted => "; start the command by hand to see what it needs",
         _ => "",
     };
     format!("{fault}{next}")

@@ -139,7 +139,7 @@ impl Child {
         let sent = self.lines.send(message.as_line(), None).await;
         sent.map_err(|_| {
             let ended = self.router.ended();
-            ended.unwrap_or_else(|| Death::InputClosed.fault("its stdin", None))
+            ended.unwrap_or_else(|| Death::InputClosed.fault("its stdin", None, true))
         })
     }
 
@@ -310,15 +310,15 @@ impl Life {
         let name = &self.shared.name;
         let last_line = self.last_line.recent();
         let last_line = last_line.as_deref();
-        let fault = death.fault(name, None);
+        let productive = *self.productive.lock();
+        let fault = death.fault(name, None, productive);
         let metrics = &self.shared.metrics;
         metrics.child_crashes.inc();
         self.count_exit(death.cause());
         let lived = self.started.elapsed();
-        let productive = *self.productive.lock();
         warn!(server = name, %fault, last_line, ?lived, "a server's process ended by itself");
         let told = match self.shared.config.audience {
-            Audience::LocalUser => death.fault(name, last_line),
+            Audience::LocalUser => death.fault(name, last_line, productive),
             Audience::Anyone => fault,
         };
         let rarely = {

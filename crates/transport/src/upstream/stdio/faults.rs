@@ -37,8 +37,8 @@ impl Death {
     }
 
     /// What everything gets that waited for the process. `last_line`: what it said about that, for
-    /// those who may know.
-    pub(super) fn fault(&self, server: &str, last_line: Option<&str>) -> Fault {
+    /// those who may know. `productive`: it had sent a message before.
+    pub(super) fn fault(&self, server: &str, last_line: Option<&str>, productive: bool) -> Fault {
         let kind = match self {
             Self::NotRun(_) => FaultKind::ChildNotStarted,
             _ => FaultKind::ChildExited,
@@ -52,9 +52,13 @@ impl Death {
             Self::Lost(error) => format!("was lost: {error}"),
         };
         let said = last_line.map_or(String::new(), |line| format!("; it said: {line}"));
+        let next = match productive {
+            true => "",
+            false => "; it had answered nothing: start the command by hand to see what it needs",
+        };
         upstream(
             kind,
-            format!("the server's process ({server}) {what}{said}"),
+            format!("the server's process ({server}) {what}{said}{next}"),
         )
     }
 }
