@@ -32,6 +32,8 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use tracing::warn;
+
 use cli::Invocation;
 use cli::options::LogOptions;
 use failure::Failure;
@@ -53,6 +55,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
+    let words = arguments.clone();
+    let start = |log: &LogOptions, level_given| start(log, level_given, &words);
     match cli::parse(arguments)? {
         Invocation::Print(text) => print(text.as_bytes()),
         Invocation::Completions(shell) => {
@@ -79,9 +83,16 @@ fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     }
 }
 
-/// What every command that talks to a server needs first.
-fn start(log: &LogOptions, level_given: bool) -> Result<(), Failure> {
+/// What every command that talks to a server needs first. `words` are the command line.
+fn start(log: &LogOptions, level_given: bool, words: &[OsString]) -> Result<(), Failure> {
     telemetry::start(log, level_given)?;
+    for stranger in cli::environment::strangers(words) {
+        let name = stranger.name;
+        let meant = stranger.similar.map_or(String::new(), |similar| {
+            format!("; a similar one is {similar}")
+        });
+        warn!(target: telemetry::STARTUP, "no option is set by {name}, which is ignored{meant}");
+    }
     open_files::raise();
     Ok(())
 }

@@ -15,7 +15,8 @@ use crate::cli::options::LogOptions;
 use crate::cli::values::{LogFormat, LogLevel};
 use crate::failure::Failure;
 
-/// The target of events that must be seen at every level: where we listen.
+/// The target of events that must be seen at every level: where we listen, and what of the settings
+/// is not heard.
 pub(crate) const STARTUP: &str = "shadowcat::startup";
 
 /// Starts logging.

@@ -291,6 +291,33 @@ fn the_environment_gives_options_and_the_command_line_beats_it() {
     assert!(error.contains("RUST_LOG"), "{error}");
 }
 
+/// The proxy starts all the same, and says so before anything else.
+#[test]
+fn a_mistyped_variable_is_named_without_its_value() {
+    for arguments in [
+        &["check", "--", "false"][..],
+        &[
+            "reverse",
+            "--log-level",
+            "off",
+            "--",
+            "no-such-command-here",
+        ],
+    ] {
+        let mut command = shadowcat(arguments);
+        let output = command
+            .env("SHADOWCAT_RETRY_MAXX", "s3cret")
+            .output()
+            .unwrap();
+        let stderr = text(&output.stderr);
+        let first = stderr.lines().next().unwrap();
+        assert!(first.contains("WARN"), "{stderr}");
+        assert!(first.contains("SHADOWCAT_RETRY_MAXX"), "{stderr}");
+        assert!(first.ends_with("SHADOWCAT_RETRY_MAX"), "{stderr}");
+        assert!(!stderr.contains("s3cret"), "{stderr}");
+    }
+}
+
 #[test]
 fn values_in_the_environment_are_not_in_the_help() {
     let output = shadowcat(&["forward", "--help"])

@@ -3,6 +3,7 @@
 //! Parsing ends in an [`Invocation`], whose parts need no further check. What cannot be parsed is a
 //! [`Failure::Usage`] of one line ([`usage`]); `--help` and `--version` are text for stdout.
 
+pub(crate) mod environment;
 pub mod header;
 pub mod options;
 pub mod server;
