@@ -214,7 +214,7 @@ metrics! {
     id_reuses: Counter = "id_reuses", Counter::default();
     /// Ids that left a deduplication window, of a stream or of a session with resumed streams.
     dedup_overflows: Counter = "dedup_overflows", Counter::default();
-    /// Streams and sessions given up.
+    /// Streams and sessions given up: no attempt is made any more, or one a minute.
     given_up: Counter = "given_up", Counter::default();
     /// Streams and sessions whose retry budget was used up.
     budget_exhausted: Counter = "budget_exhausted", Counter::default();

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use shadowcat_sse::reconnect::{
-    Cause, Counters, Health, Input, Kind, Liveness, Parking, StateName, Transition, Trouble,
+    Cause, Counters, FaultKind, Health, Input, Kind, Liveness, Parking, StateName, Transition,
+    Trouble,
 };
 use tracing::{Span, debug, info, warn};
 
@@ -27,6 +28,8 @@ pub struct Telemetry {
     /// The server was known to send comments when they stayed away.
     missed_comments: bool,
     lost: Lost,
+    /// It was given up since it was open, and looked for in vain since.
+    given_up: bool,
 }
 
 /// What a person reads when a stream drops, comes back, or does not.
@@ -81,6 +84,7 @@ impl Telemetry {
             liveness: None,
             missed_comments: false,
             lost: Lost::No,
+            given_up: false,
         }
     }
 
@@ -218,7 +222,7 @@ impl Telemetry {
         });
         match to {
             StateName::Parked => self.parked(transition, detail),
-            StateName::Failed if self.was_open => self.failed(detail),
+            StateName::Failed if self.was_open => self.failed(transition, detail),
             _ => {}
         }
     }
@@ -247,6 +251,7 @@ impl Telemetry {
         self.was_open = true;
         self.missed_comments = false;
         self.lost = Lost::No;
+        self.given_up = false;
     }
 
     /// An open connection is gone: it dropped, or the server ended it in order to be polled.
@@ -298,6 +303,8 @@ impl Telemetry {
         // HTTP+SSE is tried for, and whoever tried says what became of it.
         if self.kind == Kind::LegacySse || transition.parking == Some(Parking::NotOffered) {
             debug!(%server, kind, why, detail, "the server offers no such stream");
+        } else if std::mem::replace(&mut self.given_up, true) {
+            debug!(%server, kind, why, detail, "looked for it in vain");
         } else {
             self.streams.metrics.given_up.inc();
             let rests = Words::of(self.kind).rests;
@@ -305,8 +312,16 @@ impl Telemetry {
         }
     }
 
-    fn failed(&mut self, detail: &str) {
+    fn failed(&mut self, transition: &Transition, detail: &str) {
         let (server, kind) = (&self.streams.server, self.kind.as_str());
+        let with_session = transition
+            .fault
+            .is_some_and(|fault| fault.kind == FaultKind::SessionLost);
+        if with_session && matches!(self.kind, Kind::Standalone | Kind::Listen) {
+            // It begins again in the next session, and what becomes of that is told.
+            debug!(%server, kind, detail, "the stream is over with its session");
+            return;
+        }
         self.streams.metrics.given_up.inc();
         let lost = Words::of(self.kind).lost;
         in_request(|| warn!(%server, kind, detail, "{lost}"));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shadowcat_mcp::fault::FaultKind;
 use shadowcat_mcp::version::Era;
 use shadowcat_transport::metrics::Metrics;
 use shadowcat_transport::upstream::http::{HttpUpstream, HttpUpstreamConfig};
@@ -138,6 +139,27 @@ async fn what_is_given_up_is_counted() {
     );
 }
 
+/// A stream that goes with its session begins again with the next one.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_went_with_its_session_is_not_given_up() {
+    let (_server, leg, metrics) = counted(config(), |_, n| match n {
+        1 => events([event(progress(1)), pause(), Step::Abort]),
+        _ => status(404),
+    })
+    .await;
+    let mut incoming = leg.standalone().await.unwrap();
+    next(&mut incoming).await;
+    let (_, end) = rest(&mut incoming).await;
+    assert_eq!(end.unwrap().0, FaultKind::SessionLost);
+    assert_counts(
+        &metrics,
+        &[
+            (r#"stream_drops_total{reason="reset"}"#, 1),
+            ("given_up_total", 0),
+        ],
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silent_standalone_stream_and_its_gap_are_counted() {
     let (_server, leg, metrics) =
@@ -163,10 +185,12 @@ async fn a_silent_standalone_stream_and_its_gap_are_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_parked_stream_is_seen() {
-    let (_server, leg, metrics) = counted(config(), |_, _| status(401)).await;
+    let (server, leg, metrics) = counted(config(), |_, _| status(401)).await;
     let mut incoming = leg.standalone().await.unwrap();
-    let waited = tokio::time::timeout(Duration::from_secs(10), incoming.next()).await;
+    // Each look in vain is not another one given up.
+    let waited = tokio::time::timeout(Duration::from_secs(300), incoming.next()).await;
     assert!(waited.is_err());
+    assert!(server.seen().len() > 4);
     assert_counts(
         &metrics,
         &[
