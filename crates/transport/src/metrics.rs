@@ -200,6 +200,8 @@ metrics! {
     stream_connects: Counter = "stream_connects", Counter::default();
     /// Upstream event streams that their server ended in order to be polled.
     stream_polls: Counter = "stream_polls", Counter::default();
+    /// Times that the silent stream of an open call was resumed anew to ask for more.
+    stream_rechecks: Counter = "stream_rechecks", Counter::default();
     /// Upstream event streams and sessions that broke, by cause.
     stream_drops: Family<Reason, Counter> = "stream_drops", Family::default();
     /// Attempts to reconnect an upstream event stream or to replace a session, by outcome.

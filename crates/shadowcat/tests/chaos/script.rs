@@ -49,6 +49,8 @@ pub enum Fault {
     First(String),
     /// Piece by piece, this many bytes each.
     Slowly(usize),
+    /// What there is until message n, then nothing more: the rest goes into the store only.
+    Mute(u64),
 }
 
 /// Where a stream is cut.
@@ -135,6 +137,10 @@ impl Script {
                 let slowly =
                     |answer: Answer, piece| answer.chunk(piece).wait(Duration::from_micros(200));
                 pieces.fold(Answer::events(), slowly).end()
+            }
+            Some(Fault::Mute(number)) => {
+                let text = whole(first..=number);
+                Answer::events().chunk(text).then(Step::Hang)
             }
             Some(Fault::Instead(bytes, end)) => ended(Answer::raw(bytes), end, false),
             Some(Fault::Cut(at, end)) => {

@@ -225,6 +225,17 @@ async fn polling_is_no_failure() {
     assert!(took >= Duration::from_millis(5 * 300), "{took:?}");
 }
 
+/// Some servers replay what their store holds when a stream is resumed, and then say nothing more on
+/// it. The rest is there all the same for whoever asks again.
+#[tokio::test]
+async fn a_server_that_is_silent_on_a_resumed_stream_is_asked_again() {
+    let script = || Script::new([cut(), Fault::Mute(2), Fault::Mute(3)]);
+    let (resumed, took) = survives(script).await;
+    assert_eq!(resumed, 3);
+    let soon = Duration::from_secs(4)..Duration::from_secs(30);
+    assert!(soon.contains(&took), "{took:?}");
+}
+
 /// What cannot be resumed is answered at once, and says that it may have been executed.
 #[tokio::test]
 async fn an_end_without_any_id_is_an_error_at_once() {

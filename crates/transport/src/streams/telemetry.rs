@@ -30,6 +30,8 @@ pub struct Telemetry {
     lost: Lost,
     /// It was given up since it was open, and looked for in vain since.
     given_up: bool,
+    /// It was told that the stream is silent since it is back.
+    told_silent: bool,
 }
 
 /// What a person reads when a stream drops, comes back, or does not.
@@ -85,6 +87,7 @@ impl Telemetry {
             missed_comments: false,
             lost: Lost::No,
             given_up: false,
+            told_silent: false,
         }
     }
 
@@ -260,6 +263,9 @@ impl Telemetry {
             self.streams.metrics.stream_polls.inc();
             return;
         }
+        if transition.cause == Cause::Recheck {
+            return self.rechecked(transition, heard);
+        }
         let metrics = &self.streams.metrics;
         let cause = match transition.cause {
             Cause::Input(Input::Failed(trouble)) => trouble,
@@ -280,8 +286,24 @@ impl Telemetry {
         }
     }
 
+    /// A resumed answer is silent and asked for anew: worth a line once, no drop.
+    fn rechecked(&mut self, transition: &Transition, heard: Instant) {
+        self.streams.metrics.stream_rechecks.inc();
+        self.lost = Lost::Quietly;
+        let (server, kind) = (&self.streams.server, self.kind.as_str());
+        let silent = rounded(transition.at.saturating_duration_since(heard));
+        if std::mem::replace(&mut self.told_silent, true) {
+            debug!(%server, kind, ?silent, "the stream is still silent, resuming it anew");
+        } else {
+            in_request(|| {
+                info!(%server, kind, ?silent, "the stream is silent since it is back, resuming it anew from time to time");
+            });
+        }
+    }
+
     fn tell_drop(&mut self, transition: &Transition, detail: &str) {
         self.lost = Lost::Told;
+        self.told_silent = false;
         // The end of an HTTP+SSE stream is that of its session, which its owner tells.
         if let (StateName::Backoff, Some(until)) = (transition.to, transition.until)
             && self.kind != Kind::LegacySse

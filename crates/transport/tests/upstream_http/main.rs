@@ -15,6 +15,7 @@ mod listen;
 mod metrics;
 mod modern;
 mod pace;
+mod recheck;
 mod resume;
 mod retries;
 mod server;

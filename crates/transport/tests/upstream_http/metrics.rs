@@ -121,6 +121,31 @@ async fn a_poll_is_no_drop() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_recheck_is_no_drop() {
+    let (_server, leg, metrics) = counted(config(), |_, n| match n {
+        1 => events([event_id("1", progress(1)), pause(), Step::Abort]),
+        2 | 3 => events([raw(": here\n\n"), Step::Hang]),
+        4 => status(503),
+        _ => events([event_id("2", result(1))]),
+    })
+    .await;
+    let mut incoming = stream(request(&leg, call(1)).await);
+    assert_eq!(messages(&mut incoming).await, 2);
+    assert_counts(
+        &metrics,
+        &[
+            ("stream_rechecks_total", 2),
+            (r#"stream_drops_total{reason="reset"}"#, 1),
+            (r#"stream_drops_total{reason="silent"}"#, 0),
+            ("silent_age_seconds_count", 0),
+            ("streams_resumed_total", 2),
+            ("time_to_recover_seconds_count", 2),
+            ("given_up_total", 0),
+        ],
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_given_up_is_counted() {
     let (_server, leg, metrics) = counted(config(), |_, n| match n {
         1 => events([event_id("1", progress(1)), pause(), Step::Abort]),

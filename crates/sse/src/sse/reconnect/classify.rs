@@ -113,6 +113,11 @@ impl Refusal {
         self
     }
 
+    /// The server has such a stream already.
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.status == StatusCode::CONFLICT
+    }
+
     /// The server does not know the session.
     fn session_lost(&self) -> bool {
         self.session_sent

@@ -16,12 +16,14 @@ mod named;
 mod connection;
 mod look;
 mod output;
+mod recheck;
 mod recovery;
 mod session;
 mod state;
 mod untold;
 
 pub use output::{Action, Attempt, Counters, Finish, Health, Kind, Liveness, Opening, Verdict};
+use recheck::Recheck;
 use state::State;
 pub use state::{Cause, Input, StateName, Transition, Unexpected};
 use untold::Untold;
@@ -87,6 +89,7 @@ pub struct Engine {
     first_try: bool,
     /// The attempt under way is a look from [`State::Parked`].
     probing: bool,
+    recheck: Recheck,
     last_start: Option<Instant>,
     /// Polls in a row that brought no message.
     empty_polls: u32,
@@ -146,6 +149,7 @@ impl Engine {
             resuming: false,
             first_try: true,
             probing: false,
+            recheck: Recheck::default(),
             last_start: None,
             empty_polls: 0,
             last_trouble: None,
@@ -189,7 +193,7 @@ impl Engine {
             if let Some(until) = self.poll_open(now) {
                 return Action::Read(until);
             }
-            match &mut self.state {
+            match &self.state {
                 State::Idle => {
                     if let Some(action) = self.depart(now, origin, waker) {
                         return action;
@@ -228,7 +232,14 @@ impl Engine {
                     };
                     self.settle(now, origin, trouble, Cause::Due);
                 }
-                State::Open(_) => self.settle(now, origin, Trouble::Silent, Cause::Due),
+                State::Open(connection) => {
+                    let dead_at = connection.dead_at(self.patience());
+                    if dead_at.is_some_and(|dead_at| dead_at <= now) {
+                        self.settle(now, origin, Trouble::Silent, Cause::Due);
+                    } else {
+                        self.recheck(now);
+                    }
+                }
                 State::Parked { probe_at, .. } => {
                     let probe_at = *probe_at;
                     if probe_at.is_none_or(|probe_at| now < probe_at) {
@@ -255,9 +266,10 @@ impl Engine {
         };
         connection.wait(now);
         let dead_at = connection.dead_at(patience);
-        dead_at
-            .is_none_or(|dead_at| now < dead_at)
-            .then_some(dead_at)
+        let over_at = [dead_at, self.recheck_at()].into_iter().flatten().min();
+        over_at
+            .is_none_or(|over_at| now < over_at)
+            .then_some(over_at)
     }
 
     /// Tells what happened.
@@ -335,6 +347,14 @@ impl Engine {
         }
     }
 
+    /// The bytes that came last belong to an event whose rest is not here: the server is not silent.
+    /// Tell it before you poll to read on, as long as it is so.
+    pub fn holds_part(&mut self) {
+        if let State::Open(connection) = &mut self.state {
+            connection.holds_part();
+        }
+    }
+
     /// Says what an item of the open connection means. What was handed over before should have been
     /// committed: an item that is read while another is on its way is committed with it.
     ///
@@ -348,23 +368,24 @@ impl Engine {
             });
         };
         self.shown = None;
-        match item {
+        connection.item();
+        Ok(match item {
             Item::Comment => {
                 connection.comment(now);
-                Ok(Verdict::Noted)
+                Verdict::Noted
             }
             Item::Retry(time) => {
                 connection.directed = true;
                 self.retry = Some(self.policy.clamp_hint(*time));
-                Ok(Verdict::Noted)
+                Verdict::Noted
             }
-            Item::IdOnly(id) => Ok(self.event(Some(id), &[], true)),
+            Item::IdOnly(id) => self.event(Some(id), &[], true),
             Item::Event(event) => {
                 let id = event.id.as_deref();
                 let primes = self.policy.empty_data_primes && event.data.is_empty() && id.is_some();
-                Ok(self.event(id, &event.data, primes))
+                self.event(id, &event.data, primes)
             }
-        }
+        })
     }
 
     fn event(&mut self, id: Option<&[u8]>, data: &[u8], primes: bool) -> Verdict {
@@ -403,25 +424,29 @@ impl Engine {
     /// What was handed over was accepted, and the reader comes back for more. Without anything on
     /// its way it does nothing.
     pub fn commit(&mut self) {
-        self.accepted(1);
+        self.accepted(true);
     }
 
     /// What was handed over is nothing that anybody wants (no message, a foreign event type). The
     /// position moves past it, but it does not make the connection productive.
     pub fn skip(&mut self) {
-        if self.accepted(0) {
+        if self.accepted(false) {
             self.counters.skipped += 1;
         }
     }
 
-    fn accepted(&mut self, messages: u64) -> bool {
+    fn accepted(&mut self, wanted: bool) -> bool {
         let some = self.counters.delivered > self.counters.committed;
         if some {
             self.position.commit();
             self.counters.committed = self.counters.delivered;
             if let State::Open(connection) = &mut self.state {
-                connection.messages += messages;
                 connection.resumed_reading();
+                if wanted {
+                    connection.spoke();
+                    let by_itself = connection.is_past_replay();
+                    self.recheck.heard(self.resuming && by_itself);
+                }
             }
         }
         some
@@ -439,41 +464,6 @@ impl Engine {
     /// may be missing.
     pub fn take_gap(&mut self) -> Option<Duration> {
         self.gap.take()
-    }
-
-    /// The moves between states, oldest first, each told once. The last 64 are kept.
-    pub fn poll_transition(&mut self) -> Option<Transition> {
-        self.untold.take()
-    }
-
-    fn go(&mut self, now: Instant, to: State, cause: Cause) {
-        self.untold.add(Transition {
-            at: now,
-            from: self.state.name(),
-            to: to.name(),
-            cause,
-            unproductive: self.unproductive,
-            until: match &to {
-                State::Backoff { until } => Some(*until),
-                State::Parked { probe_at, .. } => *probe_at,
-                _ => None,
-            },
-            away: match &to {
-                State::Open(_) => self
-                    .lost_at
-                    .map(|lost_at| now.saturating_duration_since(lost_at)),
-                _ => None,
-            },
-            parking: match &to {
-                State::Parked { why, .. } => Some(*why),
-                _ => None,
-            },
-            fault: match &to {
-                State::Failed(fault) => Some(*fault),
-                _ => None,
-            },
-        });
-        self.state = to;
     }
 }
 

@@ -32,6 +32,18 @@ pub const POST_DELAY_MAX: Duration = Duration::from_secs(2);
 /// The least silence that counts as death where comments show a period.
 pub const MIN_SILENCE: Duration = Duration::from_secs(5);
 
+/// How long a resumed answer may bring nothing new before its stream is resumed anew; doubles up to
+/// [`RECHECK_MAX`].
+pub const RECHECK_AFTER: Duration = Duration::from_secs(2);
+/// See [`RECHECK_AFTER`]. Clients commonly give a request 60 s, a sixth of which is this.
+pub const RECHECK_MAX: Duration = Duration::from_secs(10);
+/// The same where the server has shown that it speaks on a stream that it has resumed.
+pub const RECHECK_SPEAKING: Duration = Duration::from_secs(30);
+/// A resumed answer waits at least so many times as long as it takes to resume it anew.
+pub const RECHECK_SHARE: u32 = 3;
+/// A message that comes after so long a wait on its connection was not replayed.
+pub const REPLAYED_WITHIN: Duration = Duration::from_secs(1);
+
 /// What can be chosen for a stream. Everything has a default.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {

@@ -104,6 +104,11 @@ impl EventBody {
         }
     }
 
+    /// Whether the last bytes belong to an event whose rest is to come.
+    pub(crate) fn holds_part(&self) -> bool {
+        self.decoder.held() > 0
+    }
+
     /// Whether reading waits for memory of ours, not for the server.
     pub(crate) fn is_starved(&self) -> bool {
         self.starved

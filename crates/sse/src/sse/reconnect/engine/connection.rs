@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::origin::Slot;
-use super::super::policy::{MIN_SILENCE, PRODUCTIVE_AFTER};
+use super::super::policy::{MIN_SILENCE, PRODUCTIVE_AFTER, REPLAYED_WITHIN};
 
 /// A comment so soon after the opening greets; it says nothing about a period.
 const GREETING: Duration = Duration::from_secs(1);
@@ -22,6 +22,12 @@ pub(crate) struct Connection {
     waiting: Option<Instant>,
     /// The bytes that are being read came while we waited for them.
     timely: bool,
+    /// The same since the last new message, whatever else came.
+    quiet_since: Option<Instant>,
+    /// When bytes came of an event whose rest is not here.
+    part_at: Option<Instant>,
+    /// Bytes came by themselves: whatever the server had to replay was here before.
+    past_replay: bool,
     last_comment: Option<Instant>,
     period: Option<Duration>,
     _mark: Slot,
@@ -37,6 +43,9 @@ impl Connection {
             last_byte: now,
             waiting: None,
             timely: false,
+            quiet_since: None,
+            part_at: None,
+            past_replay: false,
             last_comment: None,
             period: None,
             _mark: mark,
@@ -45,7 +54,25 @@ impl Connection {
 
     pub(crate) fn received(&mut self, now: Instant) {
         self.last_byte = now;
+        let silence = self.silence(now);
+        self.past_replay |= silence >= REPLAYED_WITHIN;
         self.timely = self.waiting.take().is_some();
+    }
+
+    /// The last bytes were part of an event.
+    pub(crate) fn holds_part(&mut self) {
+        self.part_at = Some(self.last_byte);
+    }
+
+    /// They were more than that.
+    pub(crate) fn item(&mut self) {
+        self.part_at = None;
+    }
+
+    /// A new message was accepted.
+    pub(crate) fn spoke(&mut self) {
+        self.messages += 1;
+        self.quiet_since = None;
     }
 
     /// The reader comes back for more: until now it was not we who waited.
@@ -55,6 +82,7 @@ impl Connection {
 
     pub(crate) fn wait(&mut self, now: Instant) {
         self.waiting.get_or_insert(now);
+        self.quiet_since.get_or_insert(now);
     }
 
     pub(crate) fn comment(&mut self, now: Instant) {
@@ -101,6 +129,19 @@ impl Connection {
 
     pub(crate) fn dead_at(&self, patience: Option<Duration>) -> Option<Instant> {
         self.waiting?.checked_add(patience?)
+    }
+
+    pub(crate) fn quiet_since(&self) -> Option<Instant> {
+        self.quiet_since
+    }
+
+    pub(crate) fn part_at(&self) -> Option<Instant> {
+        self.part_at
+    }
+
+    /// Whether a message of now came by itself, not by replay.
+    pub(crate) fn is_past_replay(&self) -> bool {
+        self.past_replay
     }
 
     pub(crate) fn last_byte(&self) -> Instant {

@@ -151,6 +151,8 @@ pub struct Counters {
     pub drops: u64,
     /// Open connections that the server ended in order to be polled.
     pub polls: u64,
+    /// Open connections that we closed to ask for more of an answer.
+    pub rechecks: u64,
     /// Openings that went on at a cursor.
     pub resumed: u64,
     /// Openings that could not: messages may be missing.

@@ -44,10 +44,11 @@ impl Engine {
             return Some(self.connect(now, None, Cause::Due));
         }
         let class = match self.kind {
-            _ if self.probing => Class::Probe,
+            _ if self.probing || self.recheck.under_way => Class::Probe,
             Kind::Response => Class::Resume,
             _ => Class::Standing,
         };
+        self.recheck.due(now);
         let draw = self.draws.draw();
         let ticket = origin.enqueue(now, class, self.first_try, draw, waker);
         self.go(now, State::Queued { ticket }, Cause::Due);
@@ -144,6 +145,7 @@ impl Engine {
         self.counters.opened += 1;
         self.probing = false;
         self.last_trouble = None;
+        self.recheck.opened(now);
         let mark = origin.opened();
         let connection = Connection::new(now, with_cursor, mark);
         self.go(now, State::Open(connection), cause);
@@ -213,17 +215,14 @@ impl Engine {
         };
         let open_for = now.saturating_duration_since(connection.opened);
         let polled = trouble == Trouble::Ended && connection.directed && self.kind.has_cursor();
-        if connection.messages > 0 {
-            self.empty_polls = 0;
-        } else if polled {
+        if polled && connection.messages == 0 {
             self.empty_polls = self.empty_polls.saturating_add(1);
         }
-        if connection.is_productive(now) {
-            self.unproductive = 0;
-        } else if !polled && trouble != Trouble::Silent {
+        if !connection.is_productive(now) && !polled && trouble != Trouble::Silent {
             // Our own close of a silent connection leaves the number alone.
             self.unproductive = self.unproductive.saturating_add(1);
         }
+        self.credit(now);
         if polled {
             self.counters.polls += 1;
         } else {
@@ -240,13 +239,27 @@ impl Engine {
         }
     }
 
+    /// Notes what an open connection that is over was good for.
+    pub(super) fn credit(&mut self, now: Instant) {
+        let State::Open(connection) = &self.state else {
+            return;
+        };
+        if connection.messages > 0 {
+            self.empty_polls = 0;
+        }
+        if connection.is_productive(now) {
+            self.unproductive = 0;
+        }
+    }
+
     /// An attempt did not lead to an open stream.
     fn attempt_failed(&mut self, now: Instant, origin: &mut Origin, trouble: Trouble) -> Parted {
         if self.leg() != Leg::Post {
             self.unproductive = self.unproductive.saturating_add(1);
         }
-        if matches!(self.state, State::Idle) {
-            // Whoever opened it without us has lost it.
+        let conflict = matches!(trouble, Trouble::Refused(refusal) if refusal.is_conflict());
+        if self.recheck.failed(conflict) || matches!(self.state, State::Idle) {
+            // Until now it was not lost; or whoever opened it without us has lost it.
             self.lost_at.get_or_insert(now);
         }
         if let State::Connecting {

@@ -148,6 +148,9 @@ pub enum Cause {
     Input(Input),
     /// Its time had come.
     Due,
+    /// A resumed answer brought nothing new for some time: it is resumed anew, to see whether there
+    /// is more. Nothing broke.
+    Recheck,
     /// The origin gave its permit.
     Admitted,
     /// The origin's probe failed while the stream waited for it.
@@ -161,6 +164,7 @@ impl Cause {
         match self {
             Self::Input(input) => input.as_str(),
             Self::Due => "due",
+            Self::Recheck => "recheck",
             Self::Admitted => "admitted",
             Self::OriginDown => "origin_down",
         }

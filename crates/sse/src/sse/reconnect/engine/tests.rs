@@ -16,6 +16,7 @@ use crate::{Event, Item};
 mod answers;
 mod items;
 mod moves;
+mod recheck;
 mod session;
 mod standing;
 mod timing;

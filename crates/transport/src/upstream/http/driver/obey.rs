@@ -40,10 +40,13 @@ impl Driver {
                     Poll::Ready(Err(end)) => self.broke(&end),
                     Poll::Pending if open.is_starved() => return Poll::Pending,
                     Poll::Pending => {
+                        if open.holds_part() {
+                            self.engine.holds_part();
+                        }
                         let now = now();
                         match self.engine.poll_open(now) {
                             Some(until) => {
-                                let until = self.watch(now).or(until);
+                                let until = [self.watch(now), until].into_iter().flatten().min();
                                 ready!(self.poll_timer(until, cx));
                             }
                             None => self.link = Link::None,
@@ -55,7 +58,7 @@ impl Driver {
         }
     }
 
-    /// When the open stream is to be looked at before it is dead: it may seem degraded then.
+    /// When the open stream is to be looked at because it may seem degraded then.
     fn watch(&mut self, now: Instant) -> Option<Instant> {
         if self.telemetry.is_degraded() {
             return None;
