@@ -79,6 +79,8 @@ pub(crate) struct StreamFate {
     pub(crate) broke: Option<(Duration, How)>,
     /// The response was sent whole.
     pub(crate) answered: bool,
+    /// When.
+    pub(crate) answered_at: Option<Duration>,
 }
 
 /// One HTTP request at the server.

@@ -14,6 +14,7 @@
 
 mod excuses;
 mod pace;
+mod silence;
 
 use std::collections::BTreeSet;
 
@@ -72,6 +73,7 @@ pub(crate) fn violations(plan: &Plan, facts: &Facts) -> Vec<String> {
         judge_session(plan, facts, name, session, &mut found);
     }
     pace::judge(plan, facts, &mut found);
+    silence::judge(plan, facts, &mut found);
     found
 }
 

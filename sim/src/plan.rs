@@ -45,7 +45,7 @@ impl Plan {
 
 impl Plan {
     /// What is special about its peers and wires, for the report.
-    pub(crate) fn traits(&self) -> [(&'static str, bool); 19] {
+    pub(crate) fn traits(&self) -> [(&'static str, bool); 20] {
         let (server, wires) = (&self.server, [self.upstream_wire, self.client_wire]);
         [
             ("mode: reverse", self.mode == Mode::Reverse),
@@ -64,6 +64,7 @@ impl Plan {
                 server.replay == Replay::FromZero,
             ),
             ("server: priming", server.priming),
+            ("server: silent on resumed streams", server.store_only),
             ("server: no sessions", !server.sessions),
             ("server: byte order mark", server.bom),
             ("server: lines end in CR", server.line_end == "\r"),
@@ -115,6 +116,8 @@ pub(crate) struct Personality {
     pub(crate) noise: bool,
     /// The `retry` that its streams begin with, in milliseconds.
     pub(crate) retry: Option<u64>,
+    /// Whether a stream that a GET resumes brings what its log holds by then, and nothing more.
+    pub(crate) store_only: bool,
     /// Comments on a quiet stream.
     pub(crate) comments: Option<Duration>,
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::answers_are_read;
 use super::pace::TICK;
+use super::silence;
 use crate::fault::How;
 use crate::ledger::{Call, ErrorSeen, Facts, Fate, SessionFacts, StreamFate, Visit};
 use crate::plan::{CallPlan, Plan, Transport};
@@ -272,6 +273,7 @@ fn stream(
     let since = later
         .iter()
         .rev()
+        .filter(|get| !(silence::stays_silent(get) && facts.resets.is_empty()))
         .take_while(|get| {
             !matches!(
                 &get.fate,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::silence;
 use crate::fault::How;
 use crate::ledger::{CallKey, Facts, Fate, StreamFate, Visit};
 use crate::plan::{Framing, Plan, Transport};
@@ -42,6 +43,7 @@ pub(super) fn judge(plan: &Plan, facts: &Facts, found: &mut Vec<String>) {
                 .gets
                 .iter()
                 .find(|get| get.at > answered.until + plan.upstream_wire[0].latency)
+                .filter(|get| !silence::crossed(plan, *key, answered, get))
         {
             found.push(format!(
                 "{key} was resumed at {:?} though its response had been sent",
@@ -246,6 +248,7 @@ pub(crate) fn recoveries(plan: &Plan, facts: &Facts) -> Vec<Recovery> {
                 plan,
                 facts,
                 asked: subject.retry,
+                is_answer: subject.is_answer,
                 before: pair[0],
                 after: pair[1],
             };
@@ -315,6 +318,7 @@ struct Step<'a> {
     facts: &'a Facts,
     /// The server's `retry` on this stream.
     asked: Option<u64>,
+    is_answer: bool,
     before: &'a Visit,
     after: &'a Visit,
 }
@@ -398,7 +402,7 @@ impl Step<'_> {
             }
             _ => return None,
         };
-        if self.is_held_up(from) {
+        if is_held_up(self.plan, self.facts, self.before, (from, self.after.at)) {
             return None;
         }
         let delay = own_delay(known.most).max(known.retry.unwrap_or_default());
@@ -420,7 +424,11 @@ impl Step<'_> {
     /// Whether the news of a break at `at` may have met the proxy's own close on its way.
     fn may_be_closed(&self, at: Duration) -> bool {
         let way = self.plan.upstream_wire[0].latency + self.plan.upstream_wire[1].latency;
-        !way.is_zero() && at + way >= self.before.at + self.plan.idle_timeout
+        let patience = match self.before.cursor {
+            Some(_) if self.is_answer => silence::SOON.min(self.plan.idle_timeout),
+            _ => self.plan.idle_timeout,
+        };
+        !way.is_zero() && at + way >= self.before.at + patience
     }
 
     /// What the way to the server and back takes: the break must become known, a connection be
@@ -429,45 +437,40 @@ impl Step<'_> {
         let [proxy, server] = self.plan.upstream_wire;
         2 * proxy.latency + 2 * server.latency
     }
+}
 
-    /// Something besides the stream's own policy kept it away: the server asked the whole proxy to
-    /// wait, or everything dropped at once; or the break could not be
-    /// noticed, because what came before was still being read.
-    fn is_held_up(&self, from: Duration) -> bool {
-        let (from, to) = (from, self.after.at);
-        let second = Duration::from_secs(1);
-        let forgotten = self
-            .facts
-            .sessions
-            .values()
-            .filter_map(|session| session.lost);
-        let mut drops = self.facts.resets.iter().copied().chain(forgotten);
-        let herd = drops.any(|at| at + second >= from && at <= to);
-        let gets = self
-            .facts
-            .calls
-            .values()
-            .flat_map(|call| call.posts.iter().chain(&call.gets));
-        let handshakes = self.facts.handshakes.values().flatten();
-        let gets = gets.chain(handshakes);
-        let mut others = gets.chain(
-            self.facts
-                .sessions
-                .values()
-                .flat_map(|session| &session.gets),
-        );
-        let held = others.any(|visit| match visit.fate {
-            Fate::Busy {
-                status: 503,
-                seconds: Some(seconds),
-            } => {
-                let until = visit.until + Duration::from_secs(seconds).min(HINT_MAX);
-                !std::ptr::eq(visit, self.before) && visit.until <= to && until + second >= from
-            }
-            _ => false,
-        });
-        let wires = self.plan.client_wire.iter().chain(&self.plan.upstream_wire);
-        let slow = wires.into_iter().any(|manner| !manner.pace.is_zero());
-        herd || held || slow || to < from
-    }
+/// How long what held everything up may be felt.
+pub(super) const HOLDS: Duration = Duration::from_secs(1);
+
+/// Something besides the stream's own policy kept it away after this visit: the server asked the
+/// whole proxy to wait, or everything dropped at once; or a break could not be noticed, because what
+/// came before was still being read.
+pub(super) fn is_held_up(
+    plan: &Plan,
+    facts: &Facts,
+    before: &Visit,
+    (from, to): (Duration, Duration),
+) -> bool {
+    let sessions = || facts.sessions.values();
+    let forgotten = sessions().filter_map(|session| session.lost);
+    let mut drops = facts.resets.iter().copied().chain(forgotten);
+    let herd = drops.any(|at| at + HOLDS >= from && at <= to);
+    let calls = facts.calls.values();
+    let gets = calls.flat_map(|call| call.posts.iter().chain(&call.gets));
+    let handshakes = facts.handshakes.values().flatten();
+    let standing = sessions().flat_map(|session| &session.gets);
+    let mut others = gets.chain(handshakes).chain(standing);
+    let held = others.any(|visit| match visit.fate {
+        Fate::Busy {
+            status: 503,
+            seconds: Some(seconds),
+        } => {
+            let until = visit.until + Duration::from_secs(seconds).min(HINT_MAX);
+            !std::ptr::eq(visit, before) && visit.until <= to && until + HOLDS >= from
+        }
+        _ => false,
+    });
+    let wires = plan.client_wire.iter().chain(&plan.upstream_wire);
+    let slow = wires.into_iter().any(|manner| !manner.pace.is_zero());
+    herd || held || slow || to < from
 }

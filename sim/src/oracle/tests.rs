@@ -3,6 +3,7 @@
 
 mod modern;
 mod races;
+mod silence;
 mod sse;
 mod stdio;
 
@@ -60,6 +61,7 @@ fn streamed(ids: bool, broke: Option<(u64, How)>, answered: bool) -> Fate {
         polled: false,
         broke: broke.map(|(at, how)| (s(at), how)),
         answered,
+        answered_at: None,
     })
 }
 

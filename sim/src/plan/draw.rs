@@ -47,7 +47,10 @@ impl Plan {
         } else {
             Mode::Forward
         };
-        let server = personality(&mut rng.fork());
+        let mut server = personality(&mut rng.fork());
+        server.store_only = server.transport == Transport::Streamable
+            && server.ids != Ids::None
+            && Rng::new(!seed).chance(20);
         let troubled = draw == Draw::All && !rng.chance(5);
         let count = match mode {
             Mode::Forward => 1,
@@ -138,6 +141,7 @@ impl Plan {
             bom: false,
             noise: false,
             retry: None,
+            store_only: false,
             comments: None,
         };
         let client = ClientPlan {
@@ -203,6 +207,7 @@ fn personality(rng: &mut Rng) -> Personality {
         retry: rng
             .chance(35)
             .then(|| rng.pick(&[0, 1, 500, 1000, 3000, 3_600_000])),
+        store_only: false,
         comments: rng.chance(30).then(|| ms(1000, 4000, rng)),
     };
     let modern = rng.chance(12);

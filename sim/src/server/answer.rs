@@ -218,6 +218,7 @@ impl Server {
                     from: 0,
                     new_from: 0,
                     cut: fault,
+                    store_only: false,
                     polls_after: plan.polls_after,
                     retry: self.plan.stream_retry(Some(key)),
                     greeting: None,

@@ -145,6 +145,7 @@ impl Server {
             from,
             new_from,
             cut: fault,
+            store_only: false,
             polls_after: None,
             retry,
             greets: subscribed.is_some() && !greeted,
@@ -172,6 +173,9 @@ impl Server {
             return refused;
         }
         self.ledger.hit("resume");
+        if self.plan.server.store_only {
+            self.ledger.hit("resume that stays silent");
+        }
         let (from, new_from) = self.replay(log, at);
         let polls_after = self.call_plan(key).and_then(|plan| plan.polls_after);
         let retry = self.plan.stream_retry(Some(key));
@@ -179,6 +183,7 @@ impl Server {
             from,
             new_from,
             cut: fault,
+            store_only: self.plan.server.store_only,
             polls_after,
             retry,
             greeting: None,

@@ -33,6 +33,8 @@ pub(super) struct Entry {
     pub(super) what: What,
     /// It left whole at least once.
     pub(super) sent: bool,
+    /// The same, or its reader may have left before it arrived.
+    pub(super) written: bool,
 }
 
 /// What an event is to the ledger.
@@ -73,6 +75,7 @@ impl Log {
             payload,
             what,
             sent: false,
+            written: false,
         });
         state.finished |= what == What::Response;
         drop(state);
@@ -93,6 +96,7 @@ impl Log {
             return false;
         };
         let first = !std::mem::replace(&mut entry.sent, true);
+        entry.written = true;
         state.id_sent |= state.events[position].id.is_some();
         first
     }
@@ -106,14 +110,14 @@ impl Log {
         state.id_sent = state.events.iter().any(|e| e.sent && e.id.is_some());
     }
 
-    /// Where an id stands, and whether its event has left whole.
+    /// Where an id stands, and whether its event was written whole.
     pub(super) fn find(&self, id: &str) -> Option<(usize, bool)> {
         let state = self.state.lock();
         let position = state
             .events
             .iter()
             .position(|e| e.id.as_deref() == Some(id))?;
-        Some((position, state.events[position].sent))
+        Some((position, state.events[position].written))
     }
 
     /// Whether an id of this stream has left.

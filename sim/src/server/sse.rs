@@ -46,6 +46,7 @@ impl Server {
             from: 0,
             new_from: 0,
             cut: fault,
+            store_only: false,
             polls_after: None,
             retry: None,
             greeting: Some(format!(

@@ -19,6 +19,8 @@ pub(super) struct Course {
     /// Where new events begin: those before it are repeated.
     pub(super) new_from: usize,
     pub(super) cut: Option<Fault>,
+    /// Only what there is already comes.
+    pub(super) store_only: bool,
     /// Closes in order after so many events, to be polled.
     pub(super) polls_after: Option<u32>,
     /// `retry`, as the stream's first line.
@@ -96,11 +98,18 @@ impl Server {
             return writer.part(how).await;
         }
         let mut position = course.from;
+        let end = match course.store_only {
+            true => log.len(),
+            false => usize::MAX,
+        };
         let mut sent = 0;
         let mut under_way = UnderWay::default();
         loop {
             let changed = log.changed.notified();
-            let (entry, over) = log.at(position);
+            let (entry, over) = match position < end {
+                true => log.at(position),
+                false => (None, false),
+            };
             if let Some(entry) = entry {
                 let repeated = position < course.new_from;
                 // What has no id is in no log: it leaves once.
@@ -173,7 +182,10 @@ impl Server {
             if let Fate::Stream(stream) = fate {
                 stream.ids |= entry.id.is_some();
                 stream.new_ids |= first && entry.id.is_some();
-                stream.answered |= entry.what == What::Response;
+                if entry.what == What::Response {
+                    stream.answered = true;
+                    stream.answered_at = Some(self.ledger.now());
+                }
                 let message = !matches!(entry.what, What::Priming | What::Greeting);
                 stream.new_messages += u32::from(first && message);
             }
