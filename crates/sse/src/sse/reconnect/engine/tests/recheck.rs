@@ -299,3 +299,42 @@ fn a_recheck_stands_last_in_line() {
     assert_eq!(run.engine.state(), StateName::Queued);
     assert!(run.origin.summary(run.now).waiting > 1);
 }
+
+/// All drop at once, all are resumed, and none hears anything for two minutes.
+#[test]
+fn five_hundred_silent_answers_are_no_storm() {
+    let mut run = Run::new(Kind::Response);
+    let mut engines: Vec<_> = (0..500)
+        .map(|seed| Engine::new(Kind::Response, Policy::default(), seed))
+        .collect();
+    let broken = Input::Failed(Trouble::Reset);
+    for engine in &mut engines {
+        engine.poll(run.now, &mut run.origin, Waker::noop());
+        let opened = engine.handle(run.now, &mut run.origin, Input::Opened);
+        opened.unwrap();
+        engine.item(run.now, &event(Some("1"), "x")).unwrap();
+        engine.commit();
+    }
+    for engine in &mut engines {
+        engine.handle(run.now, &mut run.origin, broken).unwrap();
+    }
+    let (step, steps) = (50 * MS, 120 * 20);
+    let mut opens = [0; 120];
+    let mut away = 0;
+    for n in 0..steps {
+        run.pass(step);
+        for engine in &mut engines {
+            while let Action::Connect(_) = engine.poll(run.now, &mut run.origin, Waker::noop()) {
+                let opened = engine.handle(run.now, &mut run.origin, Input::Opened);
+                opened.unwrap();
+                opens[n / 20] += 1;
+            }
+            let open = engine.state() == StateName::Open;
+            away += usize::from(n >= steps / 4 && !open);
+        }
+    }
+    let most = opens.iter().max().unwrap();
+    assert!(*most <= 70, "{opens:?}");
+    let share = away as f64 / (500 * steps * 3 / 4) as f64;
+    assert!(share < 0.25, "{share}");
+}
