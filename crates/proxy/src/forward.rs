@@ -9,6 +9,7 @@ use std::time::Duration;
 use shadowcat_transport::downstream::stdio::{self, StdioLimits};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use crate::session::Shared;
 use crate::stdio::StdioGateway;
@@ -42,10 +43,18 @@ pub async fn stdio(
     let reading = stdio::read(input, Arc::clone(&gateway), writer.sink(), limits);
     let mut reading = pin!(reading);
     let ended = tokio::select! {
+        // Of what comes at once, that first which an exit status tells.
+        biased;
+        () = gateway.lost() => Ended::SessionLost,
         () = &mut reading => Ended::Eof,
         () = shutdown.cancelled() => Ended::Shutdown,
-        () = gateway.lost() => Ended::SessionLost,
     };
+    match ended {
+        Ended::Eof => info!("the client closed stdin; ending"),
+        Ended::SessionLost => info!("the client's session is over; ending"),
+        // Who cancelled it has said so.
+        Ended::Shutdown => {}
+    }
     shutdown.cancel();
     let draining = gateway.drain(drain);
     match ended {

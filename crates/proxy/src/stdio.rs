@@ -86,7 +86,10 @@ impl StdioGateway {
     /// Lets nothing begin any more and waits until nothing is in flight, at most for `patience`.
     pub async fn drain(&self, patience: Duration) {
         self.shared.drain();
-        info!(open = self.answers.len(), "finishing what is open");
+        let open = self.answers.len();
+        if open > 0 {
+            info!(open, "finishing what is open");
+        }
         self.answers.close();
         let _ = tokio::time::timeout(patience, self.answers.wait()).await;
     }

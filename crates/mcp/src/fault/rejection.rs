@@ -243,7 +243,8 @@ impl fmt::Display for Rejection {
                 "batches exist in protocol version 2025-03-26 only; send one message at a time",
             ),
             Self::SessionRequired => f.write_str(
-                "no Mcp-Session-Id header; send initialize first and repeat the session id it returns",
+                "no Mcp-Session-Id header; send initialize first and repeat the session id it returns (one \
+                 that was answered with an error returned none)",
             ),
             Self::UnknownSession => {
                 f.write_str("unknown or expired session; start a new one with initialize")

@@ -58,7 +58,10 @@ impl HttpGateway {
     pub async fn drain(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         self.shared.drain();
-        info!(open = self.exchanges(), "finishing what is open");
+        let open = self.exchanges();
+        if open > 0 {
+            info!(open, "finishing what is open");
+        }
         while self.exchanges() > 0 && Instant::now() < deadline {
             tokio::time::sleep(DRAIN_LOOK).await;
         }

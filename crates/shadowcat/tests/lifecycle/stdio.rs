@@ -93,7 +93,8 @@ async fn the_end_of_stdin_lets_what_is_open_finish() {
     })
     .await;
     forward.stdin = None;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    forward.process.says("the client closed stdin").await;
+    forward.process.says("finishing what is open").await;
     gate.open();
     assert_eq!(forward.message().await.unwrap()["id"], 1);
     assert_eq!(forward.message().await, None);
