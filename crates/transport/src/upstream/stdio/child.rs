@@ -104,6 +104,7 @@ impl Child {
             stdout_emptied: Emptied::default(),
             stderr_emptied: Emptied::default(),
             started: Instant::now(),
+            died: Instant::now(),
             shared,
             _gone: gone.clone().drop_guard(),
         };
@@ -210,6 +211,8 @@ struct Life {
     stdout_emptied: Emptied,
     stderr_emptied: Emptied,
     started: Instant,
+    /// When its death was noticed, once it was.
+    died: Instant,
     /// Until it exits.
     running: Option<Running>,
     _gone: DropGuard,
@@ -268,6 +271,7 @@ impl Life {
             _ = &mut *reading => Ok(Death::OutputClosed),
             _ = broken => Ok(Death::InputClosed),
         };
+        self.died = Instant::now();
         self.router.hurry();
         if let Some(writer) = &self.writer {
             // Whoever comes now has still done nothing.
@@ -308,7 +312,7 @@ impl Life {
     /// It ended by itself: everybody who waits is told.
     fn died(&self, death: &Death) {
         let name = &self.shared.name;
-        let last_line = self.last_line.recent();
+        let last_line = self.last_line.about(self.died);
         let last_line = last_line.as_deref();
         let productive = *self.productive.lock();
         let fault = death.fault(name, None, productive);

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 
 /// Bytes of the line that are told.
 const MOST: usize = 200;
-/// A line of this age has nothing to do with the death.
-const RECENT: Duration = Duration::from_secs(10);
+/// A line that was said longer before the death has nothing to do with it.
+const RECENT: Duration = Duration::from_secs(2);
 /// Lines that are looked at, and within what time the last of them were said.
 const LINES: usize = 16;
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -74,11 +74,12 @@ impl LastLine {
         }
     }
 
-    /// The line that says most, if it was said just now.
-    pub(super) fn recent(&self) -> Option<String> {
+    /// The line that says most of a death that was noticed at `died`, if it was said just before
+    /// or after.
+    pub(super) fn about(&self, died: Instant) -> Option<String> {
         let lines = self.lines.lock();
         let (last, said) = lines.back()?;
-        if said.elapsed() >= RECENT {
+        if died.saturating_duration_since(*said) >= RECENT {
             return None;
         }
         let at_once = lines
@@ -149,13 +150,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_last_line_is_told_while_it_is_new() {
         let last = LastLine::new(&[]);
-        assert_eq!(last.recent(), None);
+        assert_eq!(last.about(Instant::now()), None);
         last.said("first");
         last.said("Error: no such\u{1b}[0m file  ");
         last.said("    ^^^^");
-        assert_eq!(last.recent().unwrap(), "Error: no such[0m file");
-        tokio::time::advance(RECENT).await;
-        assert_eq!(last.recent(), None);
+        assert_eq!(
+            last.about(Instant::now()).unwrap(),
+            "Error: no such[0m file"
+        );
+        let died = Instant::now() + RECENT;
+        assert_eq!(last.about(died), None);
+        // However late it is asked for.
+        tokio::time::advance(RECENT * 2).await;
+        assert_eq!(last.about(died), None);
+        last.said("read after its death");
+        assert_eq!(last.about(died).unwrap(), "read after its death");
     }
 
     #[tokio::test(start_paused = true)]
@@ -163,7 +172,7 @@ mod tests {
         let given = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let last = LastLine::new(&[given("TOKEN", "s3cret"), given("LEVEL", "1")]);
         last.said("401 for s3cret: Authorization: Bearer abcdef is 1 day old");
-        let line = last.recent().unwrap();
+        let line = last.about(Instant::now()).unwrap();
         assert_eq!(line, "401 for ***: Authorization: Bearer *** is 1 day old");
     }
 
@@ -176,7 +185,7 @@ mod tests {
         ] {
             let last = LastLine::new(&secrets.map(given));
             last.said("got secret, secret-and-more-yet, secretand-more-yet.");
-            assert_eq!(last.recent().unwrap(), "got ***, ***, ******.");
+            assert_eq!(last.about(Instant::now()).unwrap(), "got ***, ***, ******.");
         }
     }
 
@@ -185,7 +194,7 @@ mod tests {
         let last = LastLine::new(&[]);
         last.said("Authorization: Bearer  one\tbearer\ttwo Bearer");
         assert_eq!(
-            last.recent().unwrap(),
+            last.about(Instant::now()).unwrap(),
             "Authorization: Bearer  *** bearer *** Bearer"
         );
     }
@@ -193,7 +202,7 @@ mod tests {
     async fn told(text: &str) -> String {
         let last = LastLine::new(&[]);
         text.lines().for_each(|line| last.said(line));
-        last.recent().unwrap()
+        last.about(Instant::now()).unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -228,7 +237,7 @@ mod tests {
         last.said("the cache could not be read");
         tokio::time::advance(AT_ONCE).await;
         last.said("listening");
-        assert_eq!(last.recent().unwrap(), "listening");
+        assert_eq!(last.about(Instant::now()).unwrap(), "listening");
         for _ in 0..LINES {
             last.said("x");
         }
@@ -239,7 +248,7 @@ mod tests {
     async fn a_long_line_is_cut_between_characters() {
         let last = LastLine::new(&[]);
         last.said(&"ü".repeat(1000));
-        let line = last.recent().unwrap();
+        let line = last.about(Instant::now()).unwrap();
         assert_eq!(line, format!("{}…", "ü".repeat(MOST / 2)));
     }
 }
