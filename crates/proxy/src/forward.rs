@@ -73,6 +73,7 @@ async fn hear(reading: impl Future<Output = ()>, draining: impl Future<Output = 
         std::future::pending::<()>().await;
     };
     tokio::select! {
+        biased;
         () = draining => {}
         () = reading => {}
     }

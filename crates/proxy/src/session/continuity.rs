@@ -172,6 +172,7 @@ impl Session {
         };
         if self.era == Era::Legacy {
             let renewed = tokio::select! {
+                biased;
                 renewed = tokio::time::timeout_at(early.deadline, early.renew(&leg)) => renewed,
                 () = self.ended() => Ok(Err(session_ended())),
             };

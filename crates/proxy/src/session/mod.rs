@@ -242,6 +242,7 @@ impl Session {
                     sleep(COURTESY).await;
                 };
                 tokio::select! {
+                    biased;
                     () = leg.close() => {}
                     () = enough => {}
                 }

@@ -67,8 +67,10 @@ impl Session {
         let session = Arc::clone(self);
         let bounded = async move {
             tokio::select! {
-                () = work => {}
+                // What has not begun when the session ends does not begin.
+                biased;
                 () = session.ended() => {}
+                () = work => {}
             }
         };
         Box::pin(bounded.instrument(self.span.clone()))

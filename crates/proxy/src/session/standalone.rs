@@ -271,6 +271,8 @@ impl Session {
             match self.append(stream, class, payload.clone(), delivery).await {
                 Ok(id) => break id,
                 Err(AppendError::Full) => tokio::select! {
+                    // With room the message still has its place among the last words.
+                    biased;
                     () = progress => {}
                     () = self.ended() => return,
                 },

@@ -58,6 +58,7 @@ impl Bounds {
     /// Ends when the answer to a request that was cancelled then is not waited for any more.
     async fn grace(&self, cancelled: Instant) {
         tokio::select! {
+            biased;
             () = tokio::time::sleep_until(cancelled + CANCEL_GRACE) => {}
             () = self.session.shared.draining.cancelled() => {}
         }

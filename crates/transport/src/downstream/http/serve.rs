@@ -64,6 +64,8 @@ impl HttpEdge {
             connections.spawn(connection.serve(io, End { stop, cut }));
         });
         let deadline = tokio::select! {
+            // Who came before the end is let in.
+            biased;
             never = accepting => match never {},
             deadline = shutdown => deadline,
         };
@@ -245,6 +247,7 @@ async fn drive(
     let mut serve =
         |cx: &mut Context<'_>| rounds.poll(cx, POLLS, |cx| connection.as_mut().poll(cx));
     tokio::select! {
+        biased;
         served = poll_fn(&mut serve) => served,
         () = end.cut.cancelled() => Ok(()),
         () = patience => Ok(()),

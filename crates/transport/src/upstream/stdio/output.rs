@@ -62,6 +62,7 @@ pub(super) async fn rest(
     if !reader.is_finished() {
         let read = async {
             tokio::select! {
+                biased;
                 _ = reader => {}
                 () = emptied.wait() => {}
             }
