@@ -189,6 +189,32 @@ async fn a_first_connection_that_is_behind_a_replay_does_not_repeat_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_replay_was_ahead_with_moves_the_cursor_of_its_own_stream() {
+    let session: Log = vec![
+        (1, "a", progress_of(1, 1)),
+        (0, "b", log("1")),
+        (1, "c", result(1)),
+        (0, "d", log("2")),
+    ];
+    let break_one = replaying(&session, 1);
+    let (server, leg, _metrics) = counted(config(), move |seen, n| match opened(seen) {
+        Some(0) => events([event_id("b", log("1")), pause(), Step::Abort]),
+        _ => break_one(seen, n),
+    })
+    .await;
+    let one = stream(request(&leg, call_with_token(1)).await);
+    let standalone = leg.standalone().await.unwrap();
+    assert_eq!(all(one).await, [progress_of(1, 1), log("1"), result(1)]);
+    assert_eq!(all(standalone).await, [log("2")]);
+    let cursors: Vec<_> = server.seen()[2..].iter().map(cursor_of).collect();
+    assert_eq!(cursors, [None, Some("a".into()), Some("b".into())]);
+}
+
+fn cursor_of(seen: &Seen) -> Option<String> {
+    cursor(seen).map(str::to_owned)
+}
+
+#[tokio::test(start_paused = true)]
 async fn streams_that_count_for_themselves_lose_nothing_that_says_the_same() {
     let (_server, leg, metrics) = counted(config(), |seen, _| {
         let text = log("same");
@@ -291,6 +317,31 @@ async fn a_replayed_response_to_a_finished_request_is_a_duplicate() {
             ("events_left_total", 0),
         ],
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_of_a_request_that_failed_is_told_to_nobody() {
+    let session: Log = vec![
+        (1, "a", progress_of(1, 1)),
+        (2, "b", progress_of(2, 1)),
+        (3, "c", progress_of(3, 1)),
+        (1, "d", result(1)),
+    ];
+    let play = replaying(&session, 1);
+    let (_server, leg, metrics) = counted(config(), move |seen, n| match opened(seen) {
+        Some(2) => Answer::Reset,
+        Some(3) => json(result(3)),
+        _ => play(seen, n),
+    })
+    .await;
+    let one = stream(request(&leg, call_with_token(1)).await);
+    assert!(request(&leg, call_with_token(2)).await.is_err());
+    json_text(request(&leg, call_with_token(3)).await);
+    // A request that was answered may have begun a task, whose progress goes on.
+    let expected = [progress_of(1, 1), progress_of(3, 1), result(1)];
+    assert_eq!(all(one).await, expected);
+    let given_up = r#"messages_given_up_total{reason="progress of a failed request"}"#;
+    assert_counts(&metrics, &[(given_up, 1)]);
 }
 
 #[tokio::test(start_paused = true)]

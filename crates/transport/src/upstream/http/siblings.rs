@@ -8,6 +8,7 @@
 //! | this request's response, or progress by its token | delivered |
 //! | another open request's response or progress | left: the stream of that request brings it, in its order |
 //! | a response to no open request | dropped: a duplicate if it was delivered, else a stray response |
+//! | progress of a request that ended without a response | dropped: its client was told of the end |
 //! | anything else, on any stream of the session | whichever stream comes first with it delivers it, the others drop it |
 //!
 //! The last row is for messages that name no request: logs, questions of the server, news. Where two
@@ -20,7 +21,7 @@
 //!
 //! MCP specification: "Transports, Resumability and Redelivery" (2025-03-26 to 2025-11-25).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -29,12 +30,22 @@ use shadowcat_mcp::message::{Kind, Message, Payload, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_sse::reconnect::{Digests, EventKey, SessionWindow};
 
+/// Progress tokens of failed and cancelled requests that are remembered; the oldest go first.
+const ABANDONED: usize = 100;
+
 /// What the streams of one session know of each other.
 pub(crate) struct Siblings {
     window: Mutex<SessionWindow>,
     digests: Digests,
-    /// The requests that wait for their responses.
-    open: Mutex<HashMap<RequestId, Token>>,
+    requests: Mutex<Requests>,
+}
+
+#[derive(Default)]
+struct Requests {
+    /// Those that wait for their responses.
+    open: HashMap<RequestId, Token>,
+    /// The tokens of those that ended without one.
+    abandoned: VecDeque<ProgressToken>,
 }
 
 /// The progress token that an open request asks for. It is read when it matters first.
@@ -53,6 +64,10 @@ impl Token {
             Self::Unread(_) => None,
         }
     }
+
+    fn into_read(mut self) -> Option<ProgressToken> {
+        self.get().cloned()
+    }
 }
 
 /// One stream's place among its siblings. A request is open for as long as it has one.
@@ -60,6 +75,7 @@ pub(crate) struct Sibling {
     siblings: Arc<Siblings>,
     /// The request that is being answered; none on the standalone stream.
     request: Option<RequestId>,
+    answered: bool,
 }
 
 /// Whose an event is. Of several messages the first of these goes for all.
@@ -73,6 +89,8 @@ pub(crate) enum Owner {
     Unnamed,
     /// A response to no open request.
     Nobody,
+    /// Progress of a request that ended without a response.
+    Abandoned,
 }
 
 impl Siblings {
@@ -83,7 +101,7 @@ impl Siblings {
         Arc::new(Self {
             digests: window.digests(),
             window: Mutex::new(window),
-            open: Mutex::default(),
+            requests: Mutex::default(),
         })
     }
 
@@ -92,11 +110,12 @@ impl Siblings {
         let id = request.and_then(Message::id).cloned();
         if let (Some(id), Some(request)) = (&id, request) {
             let token = Token::Unread(request.clone());
-            self.open.lock().insert(id.clone(), token);
+            self.requests.lock().open.insert(id.clone(), token);
         }
         Sibling {
             siblings: Arc::clone(self),
             request: id,
+            answered: false,
         }
     }
 }
@@ -105,6 +124,11 @@ impl Sibling {
     /// What makes the keys of this session's events.
     pub(crate) fn digests(&self) -> Digests {
         self.siblings.digests
+    }
+
+    /// The request has its response. What belongs to a task that it began may go on.
+    pub(crate) fn answered(&mut self) {
+        self.answered = true;
     }
 
     /// Whose the messages of an event are.
@@ -121,7 +145,7 @@ impl Sibling {
         match message.kind() {
             Kind::Response { id } | Kind::Error { id: Some(id) } => match &self.request {
                 Some(own) if own == id => Owner::Own,
-                _ if self.siblings.open.lock().contains_key(id) => Owner::Other,
+                _ if self.siblings.requests.lock().open.contains_key(id) => Owner::Other,
                 _ => Owner::Nobody,
             },
             Kind::Notification {
@@ -135,14 +159,18 @@ impl Sibling {
     }
 
     fn owner_by(&self, token: &ProgressToken) -> Owner {
-        let mut open = self.siblings.open.lock();
+        let mut requests = self.siblings.requests.lock();
+        let Requests { open, abandoned } = &mut *requests;
         let own = self.request.as_ref().and_then(|own| open.get_mut(own));
         if own.and_then(Token::get) == Some(token) {
             return Owner::Own;
         }
-        match open.values_mut().any(|other| other.get() == Some(token)) {
-            true => Owner::Other,
-            false => Owner::Unnamed,
+        if open.values_mut().any(|other| other.get() == Some(token)) {
+            Owner::Other
+        } else if abandoned.contains(token) {
+            Owner::Abandoned
+        } else {
+            Owner::Unnamed
         }
     }
 
@@ -163,8 +191,17 @@ impl Sibling {
 
 impl Drop for Sibling {
     fn drop(&mut self) {
-        if let Some(request) = &self.request {
-            self.siblings.open.lock().remove(request);
+        let Some(request) = &self.request else { return };
+        let mut requests = self.siblings.requests.lock();
+        let ended = requests.open.remove(request);
+        if self.answered {
+            return;
+        }
+        if let Some(token) = ended.and_then(Token::into_read) {
+            if requests.abandoned.len() == ABANDONED {
+                requests.abandoned.pop_front();
+            }
+            requests.abandoned.push_back(token);
         }
     }
 }
@@ -203,7 +240,7 @@ mod tests {
     fn a_response_and_progress_name_their_owner() {
         let siblings = Siblings::new(10, 1);
         let one = siblings.join(Some(&call("1", "\"a\"")));
-        let two = siblings.join(Some(&call("2", "\"b\"")));
+        let mut two = siblings.join(Some(&call("2", "\"b\"")));
         let standalone = siblings.join(None);
         for (text, on_one, on_standalone) in [
             (response("1"), Owner::Own, Owner::Other),
@@ -218,9 +255,33 @@ mod tests {
             assert_eq!(one.owner(&parse(&text)), on_one, "{text}");
             assert_eq!(standalone.owner(&parse(&text)), on_standalone, "{text}");
         }
+        two.answered();
         drop(two);
         assert_eq!(one.owner(&parse(&response("2"))), Owner::Nobody);
         assert_eq!(one.owner(&parse(&progress("\"b\""))), Owner::Unnamed);
+    }
+
+    #[test]
+    fn progress_of_a_request_that_failed_is_nobody_s() {
+        let siblings = Siblings::new(10, 1);
+        let one = siblings.join(Some(&call("1", "7")));
+        let seven = parse(&progress("7"));
+        let two = siblings.join(Some(&call("2", "8")));
+        drop(one);
+        assert_eq!(two.owner(&seven), Owner::Abandoned);
+        let again = siblings.join(Some(&call("3", "7")));
+        assert_eq!(two.owner(&seven), Owner::Other);
+        assert_eq!(again.owner(&seven), Owner::Own);
+        let mut more = siblings.join(Some(&call("4", "9")));
+        more.answered();
+        drop(more);
+        let nine = parse(&progress("9"));
+        assert_eq!(two.owner(&nine), Owner::Unnamed, "perhaps of a task");
+        for id in 10..10 + ABANDONED {
+            drop(siblings.join(Some(&call(&id.to_string(), &id.to_string()))));
+        }
+        assert_eq!(siblings.requests.lock().abandoned.len(), ABANDONED);
+        assert_eq!(siblings.requests.lock().open.len(), 2);
     }
 
     #[test]

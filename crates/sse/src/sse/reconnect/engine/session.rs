@@ -44,9 +44,14 @@ impl Engine {
         }
     }
 
-    /// The event that was just handed over was delivered by another stream: a duplicate.
+    /// The event that was just handed over was delivered by another stream: a duplicate. What a
+    /// first connection brings is this stream's own all the same, and moves its position.
     pub fn repeated(&mut self) {
-        self.leave();
+        if self.is_resumed() {
+            self.leave();
+        } else {
+            self.accepted(false);
+        }
         self.counters.duplicates += 1;
     }
 }

@@ -172,6 +172,9 @@ impl Driver {
     pub(crate) async fn answer(&mut self) -> Result<Answered, Fault> {
         let standing = poll_fn(|cx| self.poll_standing(cx)).await;
         if let Some(answered) = self.answered.take() {
+            if let (Answered::Whole(_), Some(sibling)) = (&answered, &mut self.sibling) {
+                sibling.answered();
+            }
             return Ok(answered);
         }
         match standing {
@@ -276,6 +279,9 @@ impl Driver {
     /// that end lets the connection be used again.
     pub(crate) fn done(&mut self) {
         self.engine.commit();
+        if let Some(sibling) = &mut self.sibling {
+            sibling.answered();
+        }
         if !self.engine.state().is_final() {
             self.tell(now(), Input::Answered);
         }

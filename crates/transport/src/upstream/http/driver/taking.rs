@@ -6,6 +6,7 @@ use shadowcat_mcp::message::Payload;
 
 use super::super::siblings::Owner;
 use super::Driver;
+use crate::metrics::Reason;
 
 impl Driver {
     /// Whether what the event that was just given holds is to be delivered here. If not, the event
@@ -25,13 +26,20 @@ impl Driver {
         let key = self.engine.key();
         let metrics = &self.shared.counters.metrics;
         match (owner, key) {
-            (Owner::Other | Owner::Nobody, _) if !resumed => return true,
+            (Owner::Other | Owner::Nobody | Owner::Abandoned, _) if !resumed => return true,
             (Owner::Other, _) => {
                 metrics.events_left.inc();
                 self.engine.leave();
                 return false;
             }
-            (Owner::Nobody, Some(key)) if sibling.knows(key) => self.engine.repeated(),
+            (Owner::Nobody | Owner::Abandoned, Some(key)) if sibling.knows(key) => {
+                self.engine.repeated();
+            }
+            (Owner::Abandoned, _) => {
+                let reason = Reason::of("progress of a failed request");
+                metrics.messages_given_up.get_or_create(&reason).inc();
+                self.engine.leave();
+            }
             (Owner::Nobody, _) => {
                 metrics.stray_responses.inc();
                 self.engine.leave();

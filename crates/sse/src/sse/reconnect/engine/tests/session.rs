@@ -58,6 +58,18 @@ fn what_another_stream_delivered_is_a_duplicate() {
 }
 
 #[test]
+fn what_another_stream_was_ahead_with_is_the_stream_s_own() {
+    let mut run = Run::open(Kind::Standalone);
+    run.item(&event(Some("1"), "one"));
+    run.engine.repeated();
+    assert_eq!(run.engine.counters().duplicates, 1);
+    run.fail(Trouble::Reset);
+    let (_, attempt) = run.attempt();
+    assert_eq!(cursor(&attempt).as_deref(), Some("1"));
+    assert_eq!(attempt.number, 2, "unproductive");
+}
+
+#[test]
 fn an_end_in_order_after_nothing_of_its_own_is_no_poll() {
     let mut run = Run::open(Kind::Response);
     run.event(Some("1"), "one");
