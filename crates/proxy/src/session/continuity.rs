@@ -287,6 +287,7 @@ impl Early<'_> {
         };
         let mut incoming = match leg.request(request, context).await? {
             Reply::Json { message, .. } => return Ok(message),
+            Reply::Refused { fault, .. } => return Err(*fault),
             Reply::Challenge { .. } => {
                 return Err(
                     Fault::new(Side::Upstream, FaultKind::Unauthorized, Executed::No)

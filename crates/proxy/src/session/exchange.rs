@@ -252,6 +252,14 @@ impl Exchange {
                 headers,
                 message,
             } => return self.respond(status, headers, message, generation),
+            Reply::Refused {
+                status,
+                headers,
+                fault,
+            } => {
+                let message = self.in_doubt(&fault).to_response(&self.id);
+                return self.give_error(status, headers, message);
+            }
             Reply::Challenge {
                 status,
                 headers,

@@ -292,6 +292,31 @@ async fn a_challenge_is_relayed_or_told_in_words() {
     );
 }
 
+/// The second sending was refused; the first may have been executed.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_the_second_sending_says_nothing_of_the_first() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let refused = || shadowcat_transport::upstream::Reply::Refused {
+        status: http::StatusCode::NOT_FOUND,
+        headers: http::HeaderMap::new(),
+        fault: Box::new(fault(FaultKind::Status, Executed::No)),
+    };
+    let posting = client.posting(LIST);
+    proxy.server.request().await.reply(refused());
+    let body = posting.await.unwrap().body();
+    assert!(body.contains(r#""executed":"no""#), "{body}");
+    let posting = client.posting(LIST);
+    drop(proxy.server.request().await.stream(false));
+    let reading = tokio::spawn(posting.await.unwrap().stream().rest());
+    proxy.server.request().await.reply(refused());
+    let messages = reading.await.unwrap();
+    assert!(
+        messages[0].contains(r#""executed":"unknown""#),
+        "{messages:?}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn batches_are_split_and_answered_on_one_stream() {
     let habits = Habits {

@@ -13,6 +13,7 @@ pub async fn ask(leg: &dyn Leg, request: Message) -> Result<Message, Fault> {
     let mut incoming = match leg.request(request, RequestContext::default()).await? {
         Reply::Json { message, .. } => return Ok(message),
         Reply::Stream { incoming, .. } | Reply::Pipe(incoming) => incoming,
+        Reply::Refused { fault, .. } => return Err(*fault),
         Reply::Challenge { status, .. } => {
             return Err(upstream(
                 FaultKind::Unauthorized,

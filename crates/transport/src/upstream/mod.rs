@@ -185,6 +185,16 @@ pub enum Reply {
     },
     /// A pipe: nothing is known before the first message.
     Pipe(Incoming),
+    /// A status without words that tells a modern client the server's era: it keeps that status,
+    /// beside our error.
+    Refused {
+        /// The server's status.
+        status: StatusCode,
+        /// End-to-end response headers that the client may see.
+        headers: HeaderMap,
+        /// What the status says of this sending alone; an earlier one may have been executed.
+        fault: Box<Fault>,
+    },
     /// 401 or 403 with `--forward-auth`: to be relayed to an HTTP client as it is.
     Challenge {
         /// 401 or 403.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::fault::{Executed, FaultKind};
-use shadowcat_mcp::inspect;
 use shadowcat_mcp::version::Era;
 use shadowcat_transport::upstream::{Reply, RequestContext, Upstream};
 
@@ -56,11 +55,9 @@ async fn a_refusal_without_words_keeps_the_status_that_may_tell_the_era() {
         let server = Server::new(move |_, _| status(code));
         let leg = upstream_with(config(), &server).leg(Era::Modern);
         match request(&leg, modern("tools/list", "")).await {
-            Ok(Reply::Json {
-                status, message, ..
-            }) if kept => {
+            Ok(Reply::Refused { status, fault, .. }) if kept => {
                 assert_eq!(status, code);
-                assert!(inspect::is_own_fault(&message));
+                assert_eq!(fault.kind, FaultKind::Status);
             }
             Err(_) if !kept => {}
             other => panic!("{code}: {other:?}"),

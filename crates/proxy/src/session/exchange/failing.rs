@@ -92,12 +92,18 @@ impl Exchange {
         })
     }
 
-    pub(super) fn fail(&mut self, fault: &Fault) -> Step {
-        Session::log_failure(&self.method, fault);
+    /// What a fault of the last sending says of the request.
+    pub(super) fn in_doubt(&self, fault: &Fault) -> Fault {
         let mut fault = fault.clone();
         if self.in_doubt {
             fault.executed = Executed::Unknown;
         }
+        fault
+    }
+
+    pub(super) fn fail(&mut self, fault: &Fault) -> Step {
+        Session::log_failure(&self.method, fault);
+        let fault = self.in_doubt(fault);
         let message = fault.to_response(&self.id);
         let status = fault.status_of(self.bounds.session.era, &self.method);
         self.give_error(status, fault.headers(status), message)

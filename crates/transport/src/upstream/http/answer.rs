@@ -262,18 +262,20 @@ async fn refused(
     if question.era == Era::Legacy {
         return failure;
     }
-    let message = match &failure.error {
-        Some(error) => error.with_id(question.id),
-        None if fault::may_tell_era(head.status) => {
-            faults::final_one(&failure).to_response(question.id)
-        }
-        None => return failure,
+    let status = head.status;
+    let headers = headers::to_client(&head.headers, shared.config.forward_auth);
+    failure.relay = match &failure.error {
+        Some(error) => Some(Reply::Json {
+            status,
+            headers,
+            message: error.with_id(question.id),
+        }),
+        None => fault::may_tell_era(status).then(|| Reply::Refused {
+            status,
+            headers,
+            fault: Box::new(faults::final_one(&failure)),
+        }),
     };
-    failure.relay = Some(Reply::Json {
-        status: head.status,
-        headers: headers::to_client(&head.headers, shared.config.forward_auth),
-        message,
-    });
     failure
 }
 
