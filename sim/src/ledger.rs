@@ -145,6 +145,9 @@ pub(crate) struct Call {
     /// Messages that are all the same and have no id: sent whole, and got.
     pub(crate) echoes_sent: u32,
     pub(crate) echoes_got: u32,
+    /// Messages that other calls have too, under the same id: made, and got.
+    pub(crate) same_made: u32,
+    pub(crate) same_got: u32,
     pub(crate) outcomes: Vec<(Duration, Outcome)>,
 }
 
@@ -178,6 +181,8 @@ pub(crate) struct SessionFacts {
 /// See the [module](self).
 #[derive(Default)]
 pub(crate) struct Facts {
+    /// The server replays the events of all of a session's streams.
+    pub(crate) one_log: bool,
     pub(crate) calls: BTreeMap<CallKey, Call>,
     pub(crate) sessions: BTreeMap<String, SessionFacts>,
     /// Which call each stream of the server's answers.

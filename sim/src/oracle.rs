@@ -162,7 +162,7 @@ impl JudgedCall<'_> {
     fn judge_order(&self, found: &mut Vec<String>) {
         let key = self.key;
         let mut got = self.call.got.clone();
-        if self.plan.server.transport.is_pipe() {
+        if self.plan.server.transport.is_pipe() || self.facts.one_log {
             // Two runs of a safe request are on one stream, each in order, and a question names no
             // request.
             got.retain(|(_, mark)| !self.call.asks.contains(mark));
@@ -227,7 +227,8 @@ impl JudgedCall<'_> {
                     ));
                 }
                 let once = self.call.posts.len() == 1;
-                if once || !self.plan.server.transport.is_pipe() {
+                let mixed = self.plan.server.transport.is_pipe() || self.facts.one_log;
+                if once || !mixed {
                     self.judge_complete(Some(*exec), found);
                 }
             }
@@ -295,6 +296,14 @@ impl JudgedCall<'_> {
                 self.key
             ));
         }
+        let (made, same) = (self.call.same_made, self.call.same_got);
+        let once = exec.is_some() && self.call.executions == 1;
+        if same > made || once && same < made {
+            found.push(format!(
+                "{} got {same} of {made} messages that other calls have too",
+                self.key
+            ));
+        }
         let missing: Vec<_> = due.difference(&got).collect();
         if !missing.is_empty() {
             found.push(format!(
@@ -336,7 +345,7 @@ fn judge_session(
     found: &mut Vec<String>,
 ) {
     // What comes on one stream for everything goes to the client on several.
-    let one_way = !plan.server.transport.is_pipe();
+    let one_way = !plan.server.transport.is_pipe() && !facts.one_log;
     let mut got = session.got.clone();
     if !one_way {
         got.sort_by_key(|(_, number)| *number);

@@ -45,7 +45,7 @@ impl Plan {
 
 impl Plan {
     /// What is special about its peers and wires, for the report.
-    pub(crate) fn traits(&self) -> [(&'static str, bool); 20] {
+    pub(crate) fn traits(&self) -> [(&'static str, bool); 22] {
         let (server, wires) = (&self.server, [self.upstream_wire, self.client_wire]);
         [
             ("mode: reverse", self.mode == Mode::Reverse),
@@ -63,6 +63,11 @@ impl Plan {
                 "server: replay from zero",
                 server.replay == Replay::FromZero,
             ),
+            (
+                "server: replay of the session",
+                server.replay == Replay::Session,
+            ),
+            ("server: streams count for themselves", server.counts),
             ("server: priming", server.priming),
             ("server: silent on resumed streams", server.store_only),
             ("server: no sessions", !server.sessions),
@@ -105,6 +110,9 @@ pub(crate) struct Personality {
     pub(crate) sessions: bool,
     pub(crate) ids: Ids,
     pub(crate) replay: Replay,
+    /// Ids are unique on their streams only. Which stream a GET is for, a header of the client's
+    /// tells.
+    pub(crate) counts: bool,
     /// Whether streams begin with an event that has an id and empty data.
     pub(crate) priming: bool,
     /// Whether a GET without a cursor gets a stream; else 405.
@@ -160,6 +168,8 @@ pub(crate) enum Replay {
     Inclusive,
     /// The whole stream again.
     FromZero,
+    /// What came after it on any stream of the session, under the ids that it had.
+    Session,
 }
 
 /// How the end of a streamed body is known.

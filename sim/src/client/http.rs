@@ -271,6 +271,8 @@ impl HttpClient {
         if is_modern(&self.plan) {
             fields.extend(modern::routing(plan));
         }
+        let named = key.to_string();
+        fields.push(("x-call", &named));
         let mut request = http1::request("POST", &fields, &request(&self.plan, key, plan));
         loop {
             let cut = cuts.next();

@@ -84,6 +84,11 @@ fn receive_message(
         }
         return Received::Other;
     }
+    if let (true, Some(key)) = (meta["same"] == true, on) {
+        ledger.note(format_args!("client {client} {key} the same"));
+        ledger.call(key, |call| call.same_got += 1);
+        return Received::Other;
+    }
     let news = if meta["notice"].is_u64() {
         meta
     } else {

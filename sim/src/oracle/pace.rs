@@ -207,6 +207,10 @@ impl Recovery {
 /// by nothing but the policy of its own stream.
 pub(crate) fn recoveries(plan: &Plan, facts: &Facts) -> Vec<Recovery> {
     let mut all = Vec::new();
+    if facts.one_log {
+        // Which stream was the first with an event that names no call, only the proxy knows.
+        return all;
+    }
     let calls = facts.calls.iter().map(|(key, call)| {
         let mut visits: Vec<_> = call.posts.iter().chain(&call.gets).collect();
         visits.sort_by_key(|visit| visit.order);

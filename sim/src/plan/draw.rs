@@ -51,6 +51,7 @@ impl Plan {
         server.store_only = server.transport == Transport::Streamable
             && server.ids != Ids::None
             && Rng::new(!seed).chance(20);
+        odd_ids(&mut Rng::new(seed.rotate_left(7)), mode, &mut server);
         let troubled = draw == Draw::All && !rng.chance(5);
         let count = match mode {
             Mode::Forward => 1,
@@ -70,6 +71,9 @@ impl Plan {
         }
         if server.transport == Transport::Modern {
             speak_modern(&mut clients, mode);
+        }
+        if server.replay == Replay::Session {
+            one_log(&mut clients, mode);
         }
         let on_pipes = server.transport == Transport::Stdio;
         let children = match on_pipes {
@@ -134,6 +138,7 @@ impl Plan {
             sessions: true,
             ids: Ids::All,
             replay: Replay::Exclusive,
+            counts: false,
             priming: true,
             standalone: true,
             framing: Framing::Chunked,
@@ -198,6 +203,7 @@ fn personality(rng: &mut Rng) -> Personality {
             Replay::Inclusive,
             Replay::FromZero,
         ]),
+        counts: false,
         priming: ids != Ids::None && version == "2025-11-25" && rng.chance(75),
         standalone: rng.chance(85),
         framing: rng.pick(&[Framing::Chunked, Framing::Chunked, Framing::UntilClose]),
@@ -253,6 +259,32 @@ fn personality(rng: &mut Rng) -> Personality {
         };
     }
     drawn
+}
+
+/// Servers that replay whole sessions, and servers whose ids are not unique in one.
+fn odd_ids(rng: &mut Rng, mode: Mode, server: &mut Personality) {
+    if server.transport != Transport::Streamable || server.ids != Ids::All {
+        return;
+    }
+    match rng.range(0, 6) {
+        0 => server.replay = Replay::Session,
+        // Only HTTP clients can say which stream they mean.
+        1 if mode == Mode::Reverse => server.counts = true,
+        _ => {}
+    }
+}
+
+/// What a replay of the session can be asked for: nothing tells whose a question is.
+fn one_log(clients: &mut [ClientPlan], mode: Mode) {
+    for client in clients {
+        for call in &mut client.calls {
+            call.asks_before = None;
+        }
+        if mode == Mode::Forward {
+            // Without a header a cursor tells the stream, and a notice may be on any.
+            client.notices.clear();
+        }
+    }
 }
 
 fn client(rng: &mut Rng, mode: Mode, server: &Personality, troubled: bool) -> ClientPlan {

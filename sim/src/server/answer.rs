@@ -215,6 +215,7 @@ impl Server {
             fault if plan.json => self.json(conn, session, &log, ticket, fault).await,
             fault => {
                 let course = Course {
+                    replayed: Vec::new(),
                     from: 0,
                     new_from: 0,
                     cut: fault,

@@ -8,7 +8,10 @@ use tokio_util::sync::CancellationToken;
 use super::log::{Log, What};
 use super::{Server, Session};
 use crate::ledger::CallKey;
-use crate::plan::{CallPlan, Ids, Transport};
+use crate::plan::{CallPlan, Ids, Replay, Transport};
+
+/// A message that all calls have in common.
+const SAME: &str = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"debug","data":"same","_meta":{"same":true}}}"#;
 
 impl Server {
     /// Runs a call: its messages in time, the server's question, the response.
@@ -49,6 +52,7 @@ impl Server {
             let log = Arc::new(Log::new(
                 format!("{}:{}", session.name, streams.len()),
                 Some(key),
+                &session.clock,
             ));
             streams.push(Arc::clone(&log));
             log
@@ -68,6 +72,8 @@ impl Server {
         id: &Value,
     ) {
         let shared = self.plan.server.transport.is_pipe();
+        // Of what names no call nothing tells the order there.
+        let one_log = self.plan.server.replay == Replay::Session;
         let pad: String = "é😀x".chars().cycle().take(plan.padding / 3).collect();
         let mut number = 0;
         let mut say = |message: String| {
@@ -106,7 +112,13 @@ impl Server {
                 }
             }
             tokio::time::sleep(plan.gap).await;
-            next = if n % 2 == 1 || shared {
+            if self.plan.server.counts && n % 2 == 0 {
+                // What another call says too, under the same number.
+                log.append(SAME.to_owned(), What::Echo, true);
+                self.ledger.call(key, |call| call.same_made += 1);
+                continue;
+            }
+            next = if n % 2 == 1 || shared || one_log {
                 say(format!(
                     r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":"{key}","progress":{n},"_meta":{{"call":"{key}","exec":{exec},"n":{next}}},"pad":"{pad}"}}}}"#
                 ))

@@ -1,5 +1,8 @@
 //! The server's streams: numbered events in memory.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -11,6 +14,8 @@ pub(super) struct Log {
     pub(super) name: String,
     /// The call that it answers; none for the standalone stream.
     pub(super) call: Option<CallKey>,
+    /// Events of the session so far.
+    clock: Arc<AtomicU64>,
     state: Mutex<State>,
     pub(super) changed: Notify,
 }
@@ -35,6 +40,10 @@ pub(super) struct Entry {
     pub(super) sent: bool,
     /// The same, or its reader may have left before it arrived.
     pub(super) written: bool,
+    /// So it did on a connection of another stream.
+    pub(super) sent_elsewhere: bool,
+    /// Its place in the session.
+    pub(super) order: u64,
 }
 
 /// What an event is to the ledger.
@@ -58,10 +67,11 @@ pub(super) enum What {
 }
 
 impl Log {
-    pub(super) fn new(name: String, call: Option<CallKey>) -> Self {
+    pub(super) fn new(name: String, call: Option<CallKey>, clock: &Arc<AtomicU64>) -> Self {
         Self {
             name,
             call,
+            clock: Arc::clone(clock),
             state: Mutex::default(),
             changed: Notify::new(),
         }
@@ -76,6 +86,8 @@ impl Log {
             what,
             sent: false,
             written: false,
+            sent_elsewhere: false,
+            order: self.clock.fetch_add(1, Ordering::Relaxed),
         });
         state.finished |= what == What::Response;
         drop(state);
@@ -110,14 +122,31 @@ impl Log {
         state.id_sent = state.events.iter().any(|e| e.sent && e.id.is_some());
     }
 
-    /// Where an id stands, and whether its event was written whole.
-    pub(super) fn find(&self, id: &str) -> Option<(usize, bool)> {
+    /// Where an id stands, and its event.
+    pub(super) fn find(&self, id: &str) -> Option<(usize, Entry)> {
         let state = self.state.lock();
         let position = state
             .events
             .iter()
             .position(|e| e.id.as_deref() == Some(id))?;
-        Some((position, state.events[position].written))
+        Some((position, state.events[position].clone()))
+    }
+
+    /// An event left whole on a connection of another stream.
+    pub(super) fn sent_elsewhere(&self, position: usize) {
+        if let Some(entry) = self.state.lock().events.get_mut(position) {
+            entry.sent_elsewhere = true;
+        }
+    }
+
+    /// Events with an id that came after this place in the session, with their positions.
+    pub(super) fn after(&self, order: u64) -> Vec<(usize, Entry)> {
+        let state = self.state.lock();
+        let events = state.events.iter().enumerate();
+        events
+            .filter(|(_, e)| e.order > order && e.id.is_some())
+            .map(|(position, e)| (position, e.clone()))
+            .collect()
     }
 
     /// Whether an id of this stream has left.

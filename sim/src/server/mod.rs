@@ -17,6 +17,7 @@ mod stream;
 mod visit;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fault::{ChildPlan, Disaster, Fault};
 use crate::http1::Conn;
 use crate::ledger::{CallKey, Ledger};
-use crate::plan::{CallPlan, Ids, Plan, Transport};
+use crate::plan::{CallPlan, Ids, Plan, Replay, Transport};
 use crate::wire::{self, Cutter};
 pub(crate) use child::Children;
 use log::{Log, What};
@@ -80,6 +81,8 @@ struct Session {
     /// Whose it is, once that is known.
     client: OnceLock<usize>,
     streams: Mutex<Vec<Arc<Log>>>,
+    /// Events so far.
+    clock: Arc<AtomicU64>,
     standalone: Arc<Log>,
     /// Answers of the client to requests of the server, by request id.
     answers: Mutex<BTreeMap<String, u32>>,
@@ -90,10 +93,12 @@ struct Session {
 
 impl Session {
     fn new(name: String, client: Option<usize>) -> Self {
+        let clock = Arc::default();
         Self {
             client: client.map(OnceLock::from).unwrap_or_default(),
             streams: Mutex::default(),
-            standalone: Arc::new(Log::new(format!("{name}:sa"), None)),
+            standalone: Arc::new(Log::new(format!("{name}:sa"), None, &clock)),
+            clock,
             answers: Mutex::default(),
             answered: tokio::sync::Notify::new(),
             cancelled: Mutex::default(),
@@ -116,6 +121,7 @@ impl Server {
                 faults.insert(Subject::Get(key), queue(&call.get_faults));
             }
         }
+        ledger.with(|facts| facts.one_log = plan.server.replay == Replay::Session);
         Arc::new(Self {
             state: Mutex::new(State {
                 children: plan.children.iter().cloned().collect(),

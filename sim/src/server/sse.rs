@@ -43,6 +43,7 @@ impl Server {
             .note(format_args!("server   stream of session {name}"));
         let end = self.plan.server.line_end;
         let course = Course {
+            replayed: Vec::new(),
             from: 0,
             new_from: 0,
             cut: fault,

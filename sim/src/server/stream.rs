@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::log::{Entry, Log, What};
@@ -15,6 +16,8 @@ use crate::plan::Framing;
 
 /// What a stream does apart from sending its events.
 pub(super) struct Course {
+    /// What comes first, of any stream of the session.
+    pub(super) replayed: Vec<(Arc<Log>, usize, Entry)>,
     pub(super) from: usize,
     /// Where new events begin: those before it are repeated.
     pub(super) new_from: usize,
@@ -104,6 +107,30 @@ impl Server {
         };
         let mut sent = 0;
         let mut under_way = UnderWay::default();
+        for (of, position, mut entry) in course.replayed {
+            let own = std::ptr::eq(&*of, log);
+            if !own && entry.what == What::Priming {
+                // As the TypeScript SDK stores it.
+                (entry.what, entry.payload) = (What::Greeting, "{}".to_owned());
+            }
+            let (written, whole) = writer.event(&entry).await?;
+            if whole && own {
+                let first = self.left(session, log, position, &entry, ticket, false);
+                under_way.put(self.ledger.now(), position, &entry, first);
+                sent += u32::from(first && entry.what != What::Priming);
+            } else if whole {
+                of.sent_elsewhere(position);
+                self.ledger.hit("event of another stream");
+            }
+            if let Written::Cut(how) = written {
+                self.fell_silent(session, how);
+                let kept = writer.part(how).await?;
+                if writer.left_by_reader {
+                    self.lost_under_way(session, log, ticket, under_way);
+                }
+                return Ok(kept);
+            }
+        }
         loop {
             let changed = log.changed.notified();
             let (entry, over) = match position < end {
@@ -201,7 +228,9 @@ impl Server {
                 self.ledger.call(key, |call| call.sent_whole.push(mark));
             }
             (What::Result(key), _) => self.ledger.call(key, |call| call.results_sent += 1),
-            (What::Echo, Some(key)) => self.ledger.call(key, |call| call.echoes_sent += 1),
+            (What::Echo, Some(key)) if entry.id.is_none() => {
+                self.ledger.call(key, |call| call.echoes_sent += 1)
+            }
             (What::Notice(number), _) => self.ledger.with(|facts| {
                 let facts = facts.sessions.entry(session.name.clone()).or_default();
                 facts.notices_sent.push(number);
@@ -403,6 +432,10 @@ impl Writer<'_> {
             self.noise(&mut text);
         }
         if let Some(id) = &entry.id {
+            let id = match id.rsplit_once('/') {
+                Some((_, number)) if server.counts => number,
+                _ => id,
+            };
             let _ = write!(text, "id: {id}{end}");
         }
         if entry.what == What::Priming {
