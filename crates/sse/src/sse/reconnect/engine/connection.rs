@@ -69,6 +69,14 @@ impl Connection {
         self.part_at = None;
     }
 
+    /// An event of another stream came: unless the server had paused, its replay of the whole
+    /// session goes on, and what is ours may be behind.
+    pub(crate) fn replays(&mut self) {
+        if !self.past_replay {
+            self.quiet_since = None;
+        }
+    }
+
     /// A new message was accepted.
     pub(crate) fn spoke(&mut self) {
         self.messages += 1;

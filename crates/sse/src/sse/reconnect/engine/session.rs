@@ -33,6 +33,9 @@ impl Engine {
         if self.counters.delivered == self.counters.committed {
             return;
         }
+        if let State::Open(connection) = &mut self.state {
+            connection.replays();
+        }
         self.counters.delivered -= 1;
         self.position.discard();
         let Some(shown) = self.shown.take() else {

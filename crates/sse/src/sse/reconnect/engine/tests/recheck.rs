@@ -338,3 +338,33 @@ fn five_hundred_silent_answers_are_no_storm() {
     let share = away as f64 / (500 * steps * 3 / 4) as f64;
     assert!(share < 0.25, "{share}");
 }
+
+#[test]
+fn a_replay_of_the_whole_session_is_waited_for() {
+    let mut run = resumed();
+    for n in 0..100 {
+        run.poll();
+        run.pass(100 * MS);
+        assert_eq!(
+            run.item(&event(Some(&format!("b{n}")), "x")),
+            Verdict::Deliver
+        );
+        run.engine.leave();
+    }
+    assert_eq!(run.engine.counters().rechecks, 0);
+    assert_eq!(silence(&mut run), 2 * SECOND);
+}
+
+#[test]
+fn other_streams_that_go_on_do_not_speak_for_this_one() {
+    let mut run = resumed();
+    run.poll();
+    run.pass(1500 * MS);
+    for n in 0..4 {
+        run.item(&event(Some(&format!("b{n}")), "x"));
+        run.engine.leave();
+        run.poll();
+        run.pass(100 * MS);
+    }
+    assert_eq!(silence(&mut run), 100 * MS);
+}
