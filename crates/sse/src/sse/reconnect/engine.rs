@@ -394,6 +394,9 @@ impl Engine {
             match key.map_or(Seen::New, |key| self.window.see(key)) {
                 Seen::Duplicate => {
                     self.counters.duplicates += 1;
+                    if let State::Open(connection) = &mut self.state {
+                        connection.replays();
+                    }
                     return Verdict::Duplicate;
                 }
                 Seen::Reused => self.counters.reused_ids += 1,

@@ -69,8 +69,8 @@ impl Connection {
         self.part_at = None;
     }
 
-    /// An event of another stream came: unless the server had paused, its replay of the whole
-    /// session goes on, and what is ours may be behind.
+    /// An event came that was here before, or is another stream's: unless the server had paused,
+    /// its replay goes on, and what is new may be behind.
     pub(crate) fn replays(&mut self) {
         if !self.past_replay {
             self.quiet_since = None;

@@ -8,7 +8,8 @@
 //!
 //! Silence is the absence of new messages. A comment, a priming event or a repeated event shows
 //! that the connection stands, not that the server will use it for the answer: servers send
-//! comments on any stream. The rest of an event that has begun is waited for.
+//! comments on any stream. The rest of an event that has begun is waited for, and so is the end of
+//! a replay, which goes on as long as old events come without a pause.
 //!
 //! Nothing is lost by it: what was not committed is replayed, and what comes twice is dropped. The
 //! old connection is closed before the new one is asked for, because a server may refuse a second

@@ -110,9 +110,10 @@ fn what_brings_nothing_new_is_silence() {
         event(None, ""),
     ] {
         let mut run = resumed();
-        for _ in 0..3 {
+        // After a pause of a second a repeated event is no replay.
+        for pause in [1000, 400, 400] {
             assert!(matches!(run.poll(), Action::Read(Some(_))));
-            run.pass(600 * MS);
+            run.pass(pause * MS);
             if run.item(&noise) == Verdict::Deliver {
                 run.engine.skip();
             }
@@ -350,6 +351,18 @@ fn a_replay_of_the_whole_session_is_waited_for() {
             Verdict::Deliver
         );
         run.engine.leave();
+    }
+    assert_eq!(run.engine.counters().rechecks, 0);
+    assert_eq!(silence(&mut run), 2 * SECOND);
+}
+
+#[test]
+fn a_replay_from_the_beginning_is_waited_for() {
+    let mut run = resumed();
+    for _ in 0..100 {
+        run.poll();
+        run.pass(100 * MS);
+        assert_eq!(run.event(Some("1"), "progress"), Verdict::Duplicate);
     }
     assert_eq!(run.engine.counters().rechecks, 0);
     assert_eq!(silence(&mut run), 2 * SECOND);
