@@ -53,9 +53,12 @@ impl Server {
         };
         let of_call = |log: &&Arc<Log>| call.is_some() && log.call == call;
         let meant = streams.iter().rev().find(of_call);
-        let full = cursor.map(|cursor| match self.plan.server.counts {
-            true => format!("{}/{cursor}", meant.unwrap_or(&session.standalone).name),
-            false => cursor.to_owned(),
+        let full = cursor.map(|cursor| match (self.plan.server.counts, call, meant) {
+            (false, ..) => cursor.to_owned(),
+            (true, _, Some(log)) => format!("{}/{cursor}", log.name),
+            (true, None, None) => format!("{}/{cursor}", session.standalone.name),
+            // The stream is gone with its session.
+            (true, Some(_), None) => format!("/{cursor}"),
         });
         let cursor = full.as_deref();
         let found = cursor.and_then(|cursor| {
