@@ -76,6 +76,8 @@ pub(crate) struct Position {
     committed: Vec<u8>,
     tentative: Vec<u8>,
     pending: Pending,
+    /// Events without an id were told after the committed one.
+    is_passed: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -120,11 +122,16 @@ impl Position {
         moved
     }
 
-    /// What was handed over was accepted. Whether there was anything.
-    pub(crate) fn commit(&mut self) -> bool {
+    /// What was handed over was accepted, and was told to somebody or not. Whether there was anything.
+    pub(crate) fn commit(&mut self, told: bool) -> bool {
         let pending = std::mem::take(&mut self.pending);
-        if pending == Pending::Id {
-            std::mem::swap(&mut self.committed, &mut self.tentative);
+        match pending {
+            Pending::Nothing => {}
+            Pending::Same => self.is_passed |= told,
+            Pending::Id => {
+                std::mem::swap(&mut self.committed, &mut self.tentative);
+                self.is_passed = false;
+            }
         }
         pending != Pending::Nothing
     }
@@ -143,11 +150,18 @@ impl Position {
     pub(crate) fn reset(&mut self) {
         self.discard();
         self.committed.clear();
+        self.is_passed = false;
     }
 
     pub(crate) fn start_at<K>(&mut self, cursor: &Cursor<K>) {
         self.reset();
         self.committed.extend_from_slice(cursor.as_bytes());
+    }
+
+    /// Whether there is a cursor, and a replay from it repeats nothing that has no id to be
+    /// recognised by.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.has_cursor() && !self.is_passed
     }
 
     pub(crate) fn has_cursor(&self) -> bool {
@@ -179,11 +193,11 @@ mod tests {
         let mut position = Position::default();
         assert_eq!(position.tentative(Some(b"1")), Move::There);
         assert_eq!(cursor(&position), None);
-        assert!(position.commit());
+        assert!(position.commit(true));
         assert_eq!(cursor(&position).as_deref(), Some(&b"1"[..]));
         position.tentative(Some(b"2"));
         position.discard();
-        assert!(!position.commit());
+        assert!(!position.commit(true));
         assert_eq!(cursor(&position).as_deref(), Some(&b"1"[..]));
     }
 
@@ -191,13 +205,13 @@ mod tests {
     fn no_id_keeps_and_an_empty_id_resets() {
         let mut position = Position::default();
         position.tentative(Some(b"1"));
-        position.commit();
+        position.commit(true);
         assert_eq!(position.tentative(None), Move::Stay);
-        assert!(position.commit());
+        assert!(position.commit(true));
         assert!(position.has_cursor());
         position.tentative(Some(b""));
         assert!(position.has_cursor(), "not before the commit");
-        position.commit();
+        position.commit(true);
         assert!(!position.has_cursor());
     }
 
@@ -206,7 +220,7 @@ mod tests {
         let mut position = Position::default();
         position.tentative(Some(b"1"));
         position.tentative(None);
-        position.commit();
+        position.commit(true);
         assert_eq!(cursor(&position).as_deref(), Some(&b"1"[..]));
     }
 
@@ -214,13 +228,13 @@ mod tests {
     fn an_id_that_no_header_carries_leaves_the_position() {
         let mut position = Position::default();
         position.tentative(Some(b"1"));
-        position.commit();
+        position.commit(true);
         assert_eq!(position.tentative(Some(b"a\x01b")), Move::Unusable);
         assert_eq!(
             position.tentative(Some(&[b'x'; MAX_CURSOR + 1])),
             Move::Unusable
         );
-        position.commit();
+        position.commit(true);
         assert_eq!(cursor(&position).as_deref(), Some(&b"1"[..]));
         assert_eq!(position.tentative(Some("ß".as_bytes())), Move::There);
     }

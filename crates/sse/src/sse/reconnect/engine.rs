@@ -419,7 +419,7 @@ impl Engine {
             return Verdict::Deliver;
         }
         if !on_its_way {
-            self.position.commit();
+            self.position.commit(false);
         }
         Verdict::Noted
     }
@@ -441,7 +441,7 @@ impl Engine {
     fn accepted(&mut self, wanted: bool) -> bool {
         let some = self.counters.delivered > self.counters.committed;
         if some {
-            self.position.commit();
+            self.position.commit(wanted);
             self.counters.committed = self.counters.delivered;
             if let State::Open(connection) = &mut self.state {
                 connection.resumed_reading();

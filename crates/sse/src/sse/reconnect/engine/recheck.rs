@@ -11,7 +11,8 @@
 //! comments on any stream. The rest of an event that has begun is waited for, and so is the end of
 //! a replay, which goes on as long as old events come without a pause.
 //!
-//! Nothing is lost by it: what was not committed is replayed, and what comes twice is dropped. The
+//! Nothing is lost by it: what was not committed is replayed, and what comes twice is dropped. Where
+//! events without an id came after the cursor that could not be told, and nothing is rechecked. The
 //! old connection is closed before the new one is asked for, because a server may refuse a second
 //! reader of a stream (409) or end it at once; it has a moment to notice. A server that has shown
 //! that it speaks on a resumed stream is asked rarely, one that is slow to be asked too.
@@ -74,7 +75,7 @@ impl Engine {
         let State::Open(connection) = &self.state else {
             return None;
         };
-        if !self.resuming || self.kind != Kind::Response || !self.position.has_cursor() {
+        if !self.resuming || self.kind != Kind::Response || !self.position.is_exact() {
             return None;
         }
         let quiet_since = connection.quiet_since()?;

@@ -368,6 +368,19 @@ fn a_replay_from_the_beginning_is_waited_for() {
     assert_eq!(silence(&mut run), 2 * SECOND);
 }
 
+/// They would be told twice: nothing shows that they were here before.
+#[test]
+fn events_without_an_id_are_not_replayed_without_need() {
+    let mut run = resumed();
+    run.event(None, "no id");
+    run.poll();
+    run.pass(60 * SECOND);
+    run.poll();
+    assert_eq!(run.engine.counters().rechecks, 0);
+    run.event(Some("2"), "id");
+    assert_eq!(silence(&mut run), 30 * SECOND, "it speaks by itself");
+}
+
 #[test]
 fn other_streams_that_go_on_do_not_speak_for_this_one() {
     let mut run = resumed();
