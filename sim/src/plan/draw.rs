@@ -48,8 +48,9 @@ impl Plan {
             Mode::Forward
         };
         let mut server = personality(&mut rng.fork());
+        // Behind what has no id nothing is asked for again.
         server.store_only = server.transport == Transport::Streamable
-            && server.ids != Ids::None
+            && server.ids == Ids::All
             && Rng::new(!seed).chance(20);
         odd_ids(&mut Rng::new(seed.rotate_left(7)), mode, &mut server);
         let troubled = draw == Draw::All && !rng.chance(5);
