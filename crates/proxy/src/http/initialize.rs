@@ -16,7 +16,7 @@ use shadowcat_transport::downstream::HttpReply;
 use tokio::time::timeout;
 
 use super::gateway::HttpGateway;
-use super::legacy::{body, refused};
+use super::legacy::{body, fault_body, refused};
 use super::registry::{ClientSession, Pending};
 use crate::mismatch;
 use crate::session::{Outgoing, Outgoings};
@@ -99,7 +99,7 @@ impl HttpGateway {
 /// What a handshake that comes to nothing is answered with.
 fn failed(fault: &Fault, id: &RequestId) -> HttpReply {
     let status = fault.status_of(Era::Legacy, &Method::Initialize);
-    body(status, fault.headers(status), &fault.to_response(id))
+    fault_body(fault, status, id)
 }
 
 /// A handshake under way. If its client is gone before it ends, it goes on for a while.

@@ -114,7 +114,7 @@ fn post_one(
     let session = &client.session;
     match session.request(message, id.clone(), method, headers, None) {
         Ok(outgoings) => Box::pin(answer(client, outgoings, id)),
-        Err(fault) => at_once(fault_body(&fault, &id)),
+        Err(fault) => at_once(fault_body(&fault, fault.status(Era::Legacy), &id)),
     }
 }
 
@@ -141,7 +141,7 @@ async fn answer(client: Arc<ClientSession>, outgoings: Outgoings, id: RequestId)
         Ok(None) => {
             let fault = Fault::new(Side::Client, FaultKind::Cancelled, Executed::Unknown)
                 .because("the client cancelled this request");
-            return fault_body(&fault, &id);
+            return fault_body(&fault, fault.status(Era::Legacy), &id);
         }
         Ok(Some(Outgoing::Message(message))) => (HeaderMap::new(), Some(message)),
         Ok(Some(Outgoing::StreamOpened { headers })) => (headers, None),
@@ -247,10 +247,7 @@ pub(super) fn body(status: StatusCode, headers: HeaderMap, message: &Message) ->
     }
 }
 
-pub(super) fn fault_body(fault: &Fault, id: &RequestId) -> HttpReply {
-    body(
-        fault.status(Era::Legacy),
-        HeaderMap::new(),
-        &fault.to_response(id),
-    )
+/// A fault in the place of a response, with the status that its era and method give it.
+pub(super) fn fault_body(fault: &Fault, status: StatusCode, id: &RequestId) -> HttpReply {
+    body(status, fault.headers(status), &fault.to_response(id))
 }

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use shadowcat_mcp::classify::ModernRequest;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
 use shadowcat_mcp::headers;
-use shadowcat_mcp::message::{Payload, RequestId};
+use shadowcat_mcp::message::Payload;
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::Era;
 use shadowcat_transport::downstream::HttpReply;
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::events;
 use super::gateway::HttpGateway;
-use super::legacy::refused;
+use super::legacy::{fault_body, refused};
 use crate::mismatch;
 use crate::session::Outgoing;
 
@@ -37,7 +37,7 @@ impl HttpGateway {
             return HttpReply::Accepted;
         };
         if let Err(fault) = self.shared.admits() {
-            return failed(&fault, &id);
+            return fault_body(&fault, fault.status(Era::Modern), &id);
         }
         let forwarded =
             headers::to_upstream(&headers, Era::Modern, self.shared.config.forward_auth);
@@ -85,7 +85,7 @@ impl HttpGateway {
             Ok(None) => {
                 let fault = Fault::new(Side::Upstream, FaultKind::StreamEnded, Executed::Unknown)
                     .because("the server ended its answer without a response");
-                return failed(&fault, &id);
+                return fault_body(&fault, fault.status(Era::Modern), &id);
             }
             Ok(Some(Outgoing::StreamOpened { headers })) => (headers, None),
             Err(_) => (HeaderMap::new(), None),
@@ -96,15 +96,5 @@ impl HttpGateway {
             headers,
             events: events::modern(&self.shared, outgoings, first),
         }
-    }
-}
-
-/// A fault in the place of the answer.
-fn failed(fault: &Fault, id: &RequestId) -> HttpReply {
-    let status = fault.status(Era::Modern);
-    HttpReply::Body {
-        status,
-        headers: fault.headers(status),
-        body: fault.to_response(id).raw().clone(),
     }
 }
