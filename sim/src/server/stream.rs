@@ -123,12 +123,9 @@ impl Server {
                 self.ledger.hit("event of another stream");
             }
             if let Written::Cut(how) = written {
-                self.fell_silent(session, how);
-                let kept = writer.part(how).await?;
-                if writer.left_by_reader {
-                    self.lost_under_way(session, log, ticket, under_way);
-                }
-                return Ok(kept);
+                return self
+                    .cut_off(session, log, &mut writer, how, under_way)
+                    .await;
             }
         }
         loop {
@@ -147,12 +144,9 @@ impl Server {
                         under_way.put(self.ledger.now(), position, &entry, first);
                     }
                     if let Written::Cut(how) = written {
-                        self.fell_silent(session, how);
-                        let kept = writer.part(how).await?;
-                        if writer.left_by_reader {
-                            self.lost_under_way(session, log, ticket, under_way);
-                        }
-                        return Ok(kept);
+                        return self
+                            .cut_off(session, log, &mut writer, how, under_way)
+                            .await;
                     }
                 }
                 position += 1;
@@ -238,6 +232,23 @@ impl Server {
             _ => {}
         }
         true
+    }
+
+    /// The wire breaks in the middle of an event, or goes silent until the reader leaves.
+    async fn cut_off(
+        &self,
+        session: &Session,
+        log: &Log,
+        writer: &mut Writer<'_>,
+        how: How,
+        under_way: UnderWay,
+    ) -> io::Result<Kept> {
+        self.fell_silent(session, how);
+        let kept = writer.part(how).await?;
+        if writer.left_by_reader {
+            self.lost_under_way(session, log, writer.ticket, under_way);
+        }
+        Ok(kept)
     }
 
     /// The reader closed the connection: what was still on its way to it has not left.
