@@ -140,6 +140,8 @@ pub(crate) struct Call {
     pub(crate) with_id: Vec<Mark>,
     /// What the client got: messages with their times.
     pub(crate) got: Vec<(Duration, Mark)>,
+    /// Messages that tell how far it has come.
+    pub(crate) progress: BTreeMap<Mark, u32>,
     /// Messages that are requests of the server's.
     pub(crate) asks: Vec<Mark>,
     /// Messages that are all the same and have no id: sent whole, and got.

@@ -7,13 +7,14 @@
 //! - A request has exactly one outcome. It is the result unless [`excuses`] finds a reason in what
 //!   the server saw and did.
 //! - What was sent whole arrives, once, in order. What has an id arrives even if its connection
-//!   broke.
+//!   broke. Of a request that was executed twice, only progress beyond what was told need be told.
 //! - A request is not executed twice, and an error that says "not executed" is right.
 //! - The server is not hurried: it is visited again when it asked for, not sooner, and not at all
 //!   where it said no.
 
 mod excuses;
 mod pace;
+mod progress;
 mod silence;
 
 use std::collections::BTreeSet;
@@ -120,6 +121,7 @@ impl JudgedCall<'_> {
         }
         self.judge_posts(found);
         self.judge_order(found);
+        self.judge_progress(found);
         let free = self.call.cancelled.is_some() || self.leaves();
         match self.call.outcomes.as_slice() {
             [] if free => {}
@@ -289,6 +291,7 @@ impl JudgedCall<'_> {
             due.extend(self.call.with_id.iter().filter(|mark| mark.0 == exec));
             due.retain(|mark| mark.0 <= exec);
         }
+        due.retain(|mark| !self.is_no_news(*mark));
         let (sent, arrived) = (self.call.echoes_sent, self.call.echoes_got);
         if arrived > sent || arrives(self.plan) && arrived < sent {
             found.push(format!(

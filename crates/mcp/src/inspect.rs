@@ -49,6 +49,8 @@ struct Params<'a> {
         deserialize_with = "present"
     )]
     progress_token: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    progress: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "requestId", deserialize_with = "present")]
     request_id: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -135,6 +137,12 @@ pub fn requested_progress_token(request: &Message) -> Option<ProgressToken> {
 #[must_use]
 pub fn progress_token(notification: &Message) -> Option<ProgressToken> {
     id(params(notification)?.progress_token).map(ProgressToken)
+}
+
+/// How far a `notifications/progress` says that its request has come; `None` if that is no number.
+#[must_use]
+pub fn progress(notification: &Message) -> Option<f64> {
+    serde_json::from_str(params(notification)?.progress?.get()).ok()
 }
 
 /// The request that a `notifications/cancelled` names.

@@ -238,7 +238,7 @@ metrics! {
     replay_missed: Counter = "replay_missed", Counter::default();
     /// Notifications merged with an equal one that waited already.
     coalesced: Counter = "coalesced", Counter::default();
-    /// Messages given up: a queue was full, or their client had vanished, by kind
+    /// Messages given up: a queue was full, their client had vanished or been told already, by kind
     /// or reason.
     messages_given_up: Family<Reason, Counter> = "messages_given_up", Family::default();
     /// Settings of clients that a session could not remember, by kind.

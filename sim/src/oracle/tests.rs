@@ -2,6 +2,7 @@
 //! not.
 
 mod modern;
+mod progress;
 mod races;
 mod silence;
 mod sse;

@@ -119,6 +119,7 @@ impl Server {
                 continue;
             }
             next = if n % 2 == 1 || shared || one_log {
+                (self.ledger).call(key, |call| call.progress.insert((exec, next), n));
                 say(format!(
                     r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":"{key}","progress":{n},"_meta":{{"call":"{key}","exec":{exec},"n":{next}}},"pad":"{pad}"}}}}"#
                 ))

@@ -213,3 +213,19 @@ proptest! {
         prop_assert_eq!(back.raw(), message.raw());
     }
 }
+
+#[test]
+fn progress_is_a_number() {
+    let read = |value: &str| {
+        let params = format!(r#"{{"progressToken":1,"progress":{value}}}"#);
+        let json =
+            format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{params}}}"#);
+        progress(&Message::parse(json.into()).unwrap())
+    };
+    for (value, number) in [("3", 3.0), ("-1", -1.0), ("0.5", 0.5), ("25e-1", 2.5)] {
+        assert_eq!(read(value), Some(number));
+    }
+    for value in ["\"3\"", "null", "[3]", "true"] {
+        assert_eq!(read(value), None);
+    }
+}

@@ -8,13 +8,13 @@ mod bounds;
 mod failing;
 mod listening;
 mod outgoing;
+mod progress;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side, status_of_answer};
-use shadowcat_mcp::inspect::{self, ProgressToken};
 use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_transport::metrics::Outcome;
@@ -29,6 +29,7 @@ use super::lane::Hold;
 use bounds::{Bounds, Interrupt};
 use listening::Listening;
 pub(crate) use outgoing::{Outgoing, Outgoings, Preparation, Refusal};
+use progress::Progress;
 
 impl Session {
     /// Starts a request whose id can be cancelled by, and must be unique in the session. Nothing
@@ -89,7 +90,7 @@ impl Session {
                 session: Arc::clone(self),
                 flight,
             },
-            token: timeout.and_then(|_| inspect::requested_progress_token(&request)),
+            progress: None,
             request,
             id,
             headers,
@@ -118,8 +119,8 @@ struct Exchange {
     method: Method,
     headers: HeaderMap,
     preparation: Option<Preparation>,
-    /// What its progress is told by, where progress moves the deadline.
-    token: Option<ProgressToken>,
+    /// Looked at from the first notification on, where it matters.
+    progress: Option<Box<Progress>>,
     /// Whether the session's table knows this request by its id.
     tracked: bool,
     phase: Phase,
@@ -346,12 +347,10 @@ impl Exchange {
                 if let Some(listening) = &mut self.listening {
                     listening.observe(&message);
                 }
-                let moves = *method == Method::Progress
-                    && self.token.is_some()
-                    && inspect::progress_token(&message) == self.token;
-                if let (true, Some(timeout)) = (moves, session.shared.config.request_timeout) {
-                    self.bounds.deadline.set(Instant::now() + timeout);
+                if *method == Method::Progress && !self.is_news(&message) {
+                    return Step::Again;
                 }
+                let session = &self.bounds.session;
                 Step::Give(Outgoing::Message(session.observe_server_message(message)))
             }
         }

@@ -279,13 +279,10 @@ impl Session {
         Ok((version, result))
     }
 
-    /// Whether this is a call of a tool that the server declared harmless to repeat, and the user
-    /// allowed repeating those.
-    pub(super) fn is_repeatable_call(&self, method: &Method, request: &Message) -> bool {
-        *method == Method::ToolsCall
-            && self.shared.config.retry_idempotent_tools
-            && inspect::tool_name(request)
-                .is_some_and(|name| self.handshake.lock().repeatable_tools.contains(&name))
+    /// Whether this call is of a tool that the server declared harmless to repeat.
+    pub(super) fn is_repeatable_tool(&self, call: &Message) -> bool {
+        inspect::tool_name(call)
+            .is_some_and(|name| self.handshake.lock().repeatable_tools.contains(&name))
     }
 }
 

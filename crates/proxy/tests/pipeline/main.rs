@@ -19,6 +19,7 @@ mod giving_up;
 mod logs;
 mod modern;
 mod order;
+mod progress;
 mod recovery;
 mod sessions;
 mod standalone;

@@ -33,9 +33,9 @@ impl LineSink for Lines {
     }
 }
 
-struct Stdio {
+pub struct Stdio {
     gateway: Arc<StdioGateway>,
-    server: Arc<FakeServer>,
+    pub server: Arc<FakeServer>,
     lines: mpsc::UnboundedReceiver<Message>,
 }
 
@@ -50,7 +50,7 @@ impl Stdio {
         }
     }
 
-    async fn initialized(habits: Habits, config: Config) -> (Self, Option<Feeder>) {
+    pub async fn initialized(habits: Habits, config: Config) -> (Self, Option<Feeder>) {
         let pipe = habits.pipe;
         let mut stdio = Self::new(habits, config);
         stdio.send(INITIALIZE).await;
@@ -61,11 +61,11 @@ impl Stdio {
         (stdio, Some(standalone.stream()))
     }
 
-    async fn send(&self, json: &str) {
+    pub async fn send(&self, json: &str) {
         Arc::clone(&self.gateway).message(payload(json)).await;
     }
 
-    async fn line(&mut self) -> String {
+    pub async fn line(&mut self) -> String {
         let line = timeout(Duration::from_secs(3600), self.lines.recv()).await;
         text(&line.expect("a line").expect("open"))
     }

@@ -72,7 +72,15 @@ impl Exchange {
         }
         let session = &self.bounds.session;
         fault.kind.is_transport_loss()
-            && (self.method.is_safe() || session.is_repeatable_call(&self.method, &self.request))
+            && self.is_perhaps_repeated()
+            && (self.method.is_safe() || session.is_repeatable_tool(&self.request))
+    }
+
+    /// Whether a request of its method may be sent once more after some of its answer has come. Of a
+    /// call that depends on its tool, too.
+    pub(super) fn is_perhaps_repeated(&self) -> bool {
+        let config = &self.bounds.session.shared.config;
+        self.method.is_safe() || self.method == Method::ToolsCall && config.retry_idempotent_tools
     }
 
     /// The error, or the status that says more where a lost session is passed on.
