@@ -81,6 +81,8 @@ pub struct Engine {
     shown: Option<Shown>,
     /// Unproductive connections in a row.
     unproductive: u32,
+    /// They used up the budget, and none was productive since.
+    exhausted: bool,
     /// The server's reconnection time, clamped.
     retry: Option<Duration>,
     /// The answer of a POST is being fetched by GET now.
@@ -145,6 +147,7 @@ impl Engine {
             state: State::Idle,
             position: Position::default(),
             unproductive: 0,
+            exhausted: false,
             retry: None,
             resuming: false,
             first_try: true,

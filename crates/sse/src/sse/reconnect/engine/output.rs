@@ -171,6 +171,6 @@ pub struct Counters {
     pub window_overflow: u64,
     /// Ids that no `Last-Event-ID` can carry.
     pub unusable_ids: u64,
-    /// Times the retry budget was used up.
+    /// Times the retry budget was used up; what is probed after that uses up nothing more.
     pub exhausted: u64,
 }

@@ -249,6 +249,7 @@ impl Engine {
         }
         if connection.is_productive(now) {
             self.unproductive = 0;
+            self.exhausted = false;
         }
     }
 
@@ -288,7 +289,8 @@ impl Engine {
     ) {
         let Mishap { now, cause, .. } = mishap;
         if !parted.polled && self.policy.is_exhausted(self.unproductive) {
-            self.counters.exhausted += 1;
+            // Not again by the probes that find nothing.
+            self.counters.exhausted += u64::from(!std::mem::replace(&mut self.exhausted, true));
             let kind = FaultKind::BudgetExhausted;
             return match self.kind.is_answer() {
                 true => self.fail(mishap, kind, Executed::Unknown, hint),
@@ -441,6 +443,7 @@ impl Engine {
         self.window.clear();
         self.shown = None;
         self.unproductive = 0;
+        self.exhausted = false;
         self.retry = None;
         self.empty_polls = 0;
         self.probing = false;

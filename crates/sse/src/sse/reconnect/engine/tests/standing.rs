@@ -14,8 +14,33 @@ fn a_stream_out_of_budget_is_parked_and_probed() {
         assert!((48 * SECOND..=72 * SECOND).contains(&waited), "{waited:?}");
         assert_eq!(run.parking(), Some(Parking::OutOfBudget));
     }
+    assert_eq!(run.engine.counters().exhausted, 1, "it was used up once");
     run.reconnect();
     assert_eq!(run.engine.state(), StateName::Open);
+}
+
+#[test]
+fn a_budget_is_used_up_again_only_after_it_was_full() {
+    for new_session in [false, true] {
+        let mut run = Run::new(Kind::Standalone);
+        for _ in 0..12 {
+            run.refuse(refused(500));
+        }
+        run.reconnect();
+        run.fail(Trouble::Reset);
+        assert_eq!(run.engine.counters().exhausted, 1);
+        if new_session {
+            run.tell(Input::NewSession);
+        } else {
+            run.reconnect();
+            run.event(None, "news");
+            run.fail(Trouble::Reset);
+        }
+        for _ in 0..12 {
+            run.refuse(refused(500));
+        }
+        assert_eq!(run.engine.counters().exhausted, 2);
+    }
 }
 
 #[test]
