@@ -277,6 +277,9 @@ async fn a_server_that_is_not_there_is_told_to_each_request_and_once_to_the_log(
             answer["error"]["data"]["shadowcat"]["side"], "upstream",
             "{answer}"
         );
+        let text = answer["error"]["message"].as_str().unwrap();
+        let known = text.contains(&format!("http://{address}/mcp cannot be reached"));
+        assert!(known && text.contains("is it running"), "{text}");
     }
     let about_reach = |forward: &Forward| {
         let lines = forward.process.stderr().into_iter();

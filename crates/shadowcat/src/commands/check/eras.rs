@@ -141,12 +141,11 @@ pub(super) fn explain(fault: &Fault) -> String {
         FaultKind::Unauthorized => {
             "; give it credentials: --header 'Authorization: Bearer ${TOKEN}'"
         }
-        FaultKind::Connect => "; is it running, and are host and port right?",
-        FaultKind::Tls => "; is its certificate one that this machine trusts?",
         FaultKind::ContentType | FaultKind::BadResponse => {
             "; something answers here that does not speak MCP"
         }
-        // Of one that started and ended, the fault says so itself.
+        // Of a server that is not there, and of a command that started and ended, the fault says so
+        // itself.
         FaultKind::ChildNotStarted => "; start the command by hand to see what it needs",
         _ => "",
     };

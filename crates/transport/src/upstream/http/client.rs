@@ -85,6 +85,8 @@ pub(crate) struct SendError {
     pub(crate) trouble: Trouble,
     /// The causes in one line.
     pub(crate) cause: String,
+    /// What an operator is to look at, where there was no connection to be had.
+    pub(crate) advice: Option<&'static str>,
 }
 
 impl SendError {
@@ -97,6 +99,7 @@ impl SendError {
                         _ => Trouble::NoConnection,
                     },
                     cause: error.to_string(),
+                    advice: Some(error.advice()),
                 };
             }
             Failed::Http(error) => error,
@@ -113,6 +116,7 @@ impl SendError {
             cause: error
                 .source()
                 .map_or_else(|| dial::chain(&error), dial::chain),
+            advice: None,
         }
     }
 }

@@ -29,10 +29,9 @@ pub(crate) fn concluded(fault: &reconnect::Fault, last: Option<&Failure>) -> Fau
         reconnect::Executed::No => Executed::No,
         reconnect::Executed::Unknown => Executed::Unknown,
     };
-    let detail = last.map_or("", |last| last.detail.as_str());
     let error = last.and_then(|last| last.error.clone());
     let concluded = Fault::new(side, kind(fault.kind), executed)
-        .because(words(fault, detail))
+        .because(words(fault, last))
         .after(fault.retry_after);
     match error.filter(|_| fault.kind == reconnect::FaultKind::Status) {
         Some(error) => concluded.relaying(error),
@@ -83,8 +82,9 @@ fn kind(kind: reconnect::FaultKind) -> FaultKind {
     }
 }
 
-fn words(fault: &reconnect::Fault, detail: &str) -> String {
+fn words(fault: &reconnect::Fault, last: Option<&Failure>) -> String {
     use reconnect::FaultKind as Engine;
+    let detail = last.map_or("", |last| last.detail.as_str());
     let status = fault.status.unwrap_or_default();
     match fault.kind {
         Engine::StreamEnded => {
@@ -111,6 +111,10 @@ fn words(fault: &reconnect::Fault, detail: &str) -> String {
         Engine::Overloaded => {
             "too many large messages of the server are being read at once".to_owned()
         }
+        Engine::Connect | Engine::Tls => match last.and_then(|last| last.advice) {
+            Some(advice) => format!("{detail}; {advice}"),
+            None => detail.to_owned(),
+        },
         _ => detail.to_owned(),
     }
 }

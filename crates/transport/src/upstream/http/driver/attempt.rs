@@ -14,7 +14,7 @@ use shadowcat_mcp::message::Message;
 use shadowcat_sse::reconnect::classify::MAX_REDIRECTS;
 use shadowcat_sse::reconnect::{Leg, Trouble, may_follow};
 
-use super::super::client::{Connected, Delivery, RequestBody};
+use super::super::client::{Connected, Delivery, RequestBody, SendError};
 use super::super::{Shared, body, target};
 use crate::upstream::Reply;
 
@@ -36,6 +36,8 @@ pub(crate) struct Failure {
     pub(crate) trouble: Trouble,
     /// What happened, for people; without secrets.
     pub(crate) detail: String,
+    /// What an operator is to look at; said once, to whom it was in vain.
+    pub(crate) advice: Option<&'static str>,
     /// The server's own JSON-RPC error.
     pub(crate) error: Option<Message>,
     /// What the client gets as it is, if the failure is final.
@@ -47,6 +49,7 @@ impl Failure {
         Box::new(Self {
             trouble,
             detail: detail.into(),
+            advice: None,
             error: None,
             relay: None,
         })
@@ -121,8 +124,7 @@ pub(crate) async fn send(
             .client
             .send(call.request(shared, &url), &call.connected)
             .await;
-        let response =
-            response.map_err(|error| unsent(&shared.name, error.trouble, &error.cause))?;
+        let response = response.map_err(|error| unsent(&shared.name, &error))?;
         if !response.status().is_redirection() {
             return Ok((url, response));
         }
@@ -132,13 +134,16 @@ pub(crate) async fn send(
     }
 }
 
-fn unsent(server: &str, trouble: Trouble, cause: &str) -> Box<Failure> {
-    let detail = match trouble {
+fn unsent(server: &str, error: &SendError) -> Box<Failure> {
+    let cause = &error.cause;
+    let detail = match error.trouble {
         Trouble::NoConnection => format!("{server} cannot be reached: {cause}"),
         Trouble::Tls => format!("no secure connection to {server}: {cause}"),
         _ => format!("the connection broke before the answer was whole: {cause}"),
     };
-    Failure::new(trouble, detail)
+    let mut failure = Failure::new(error.trouble, detail);
+    failure.advice = error.advice;
+    failure
 }
 
 /// Where a redirected request goes.
