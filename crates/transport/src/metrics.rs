@@ -138,8 +138,9 @@ macro_rules! metrics {
         }
 
         impl Metrics {
-            /// The name of every family, without the prefix and what its type adds.
-            pub const NAMES: &'static [&'static str] = &[$($name),*];
+            /// Every family: its name, without the prefix and what its type adds, and what it is,
+            /// without the full stop.
+            pub const FAMILIES: &'static [(&'static str, &'static str)] = &[$(($name, explanation(concat!($($doc,)+)))),*];
         }
 
         impl Default for Metrics {
@@ -147,12 +148,21 @@ macro_rules! metrics {
                 let mut registry = Registry::with_prefix("shadowcat");
                 $(
                     let $field: $type = $make;
-                    registry.register($name, concat!($($doc,)+).trim().trim_end_matches('.'), $field.clone());
+                    registry.register($name, explanation(concat!($($doc,)+)), $field.clone());
                 )*
                 Self { registry, origins: Mutex::default(), $($field),* }
             }
         }
     };
+}
+
+/// A docstring of one sentence, without its full stop.
+const fn explanation(doc: &'static str) -> &'static str {
+    let doc = doc.trim_ascii();
+    match doc.as_bytes() {
+        [.., b'.'] => doc.split_at(doc.len() - 1).0,
+        _ => doc,
+    }
 }
 
 metrics! {
@@ -198,7 +208,7 @@ metrics! {
     child_crashes: Counter = "child_crashes", Counter::default();
     /// Upstream event streams opened.
     stream_connects: Counter = "stream_connects", Counter::default();
-    /// Upstream event streams that their server ended in order to be polled.
+    /// Upstream event streams that their server ended in order, after a `retry` or a new event id: polled, no drop.
     stream_polls: Counter = "stream_polls", Counter::default();
     /// Times that the silent stream of an open call was resumed anew to ask for more.
     stream_rechecks: Counter = "stream_rechecks", Counter::default();
@@ -249,7 +259,7 @@ metrics! {
     events_left: Counter = "events_left", Counter::default();
     /// Responses that answer no open request.
     stray_responses: Counter = "stray_responses", Counter::default();
-    /// Events or lines that are no JSON-RPC message.
+    /// Events or lines that are no JSON-RPC message; `empty object` is harmless: what some event stores replay for a priming event.
     bad_messages: Family<Reason, Counter> = "bad_messages", Family::default();
 }
 
