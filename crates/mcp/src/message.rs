@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
@@ -62,9 +63,12 @@ pub enum Kind {
     },
 }
 
-/// One JSON-RPC message.
+/// One JSON-RPC message. It goes through many hands: cloned and moved it is a pointer.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct Message(Arc<Parts>);
+
+#[derive(Clone, PartialEq, Eq)]
+struct Parts {
     raw: Bytes,
     kind: Kind,
     id: Option<Range<usize>>,
@@ -160,50 +164,50 @@ impl Message {
             let span = |part: Option<&RawValue>| part.map(|part| span_in(text, part.get()));
             (kind, span(envelope.id), span(body))
         };
-        Ok(Self {
+        Ok(Self::from(Parts {
             raw,
             kind,
             id,
             body,
-        })
+        }))
     }
 
     /// An error without an id, from bytes known to be one.
     pub(crate) fn from_static_error(raw: Bytes) -> Self {
-        Self {
+        Self::from(Parts {
             raw,
             kind: Kind::Error { id: None },
             id: None,
             body: None,
-        }
+        })
     }
 
     /// The bytes as they arrived.
     #[must_use]
     pub fn raw(&self) -> &Bytes {
-        &self.raw
+        &self.0.raw
     }
 
     /// The same message in memory of its own. Bytes that arrived are a piece of the buffer that they
     /// were read into; what is kept for long must not keep that buffer.
     #[must_use]
     pub fn detached(&self) -> Self {
-        Self {
-            raw: Bytes::copy_from_slice(&self.raw),
-            ..self.clone()
-        }
+        Self::from(Parts {
+            raw: Bytes::copy_from_slice(&self.0.raw),
+            ..Parts::clone(&self.0)
+        })
     }
 
     /// What it is.
     #[must_use]
     pub fn kind(&self) -> &Kind {
-        &self.kind
+        &self.0.kind
     }
 
     /// The id of a request or a response.
     #[must_use]
     pub fn id(&self) -> Option<&RequestId> {
-        match &self.kind {
+        match &self.0.kind {
             Kind::Request { id, .. } | Kind::Response { id } => Some(id),
             Kind::Error { id } => id.as_ref(),
             Kind::Notification { .. } => None,
@@ -213,7 +217,7 @@ impl Message {
     /// The method of a request or a notification.
     #[must_use]
     pub fn method(&self) -> Option<&Method> {
-        match &self.kind {
+        match &self.0.kind {
             Kind::Request { method, .. } | Kind::Notification { method } => Some(method),
             Kind::Response { .. } | Kind::Error { .. } => None,
         }
@@ -222,24 +226,24 @@ impl Message {
     /// Whether it answers a request, with a result or an error.
     #[must_use]
     pub fn is_response(&self) -> bool {
-        matches!(self.kind, Kind::Response { .. } | Kind::Error { .. })
+        matches!(self.0.kind, Kind::Response { .. } | Kind::Error { .. })
     }
 
     /// The raw JSON of `params` (request, notification), `result` (response) or `error`.
     #[must_use]
     pub fn body(&self) -> Option<&str> {
         // The whole was checked to be UTF-8 and the span stands on JSON token borders.
-        std::str::from_utf8(self.raw.get(self.body.clone()?)?).ok()
+        std::str::from_utf8(self.0.raw.get(self.0.body.clone()?)?).ok()
     }
 
     /// The bytes without CR and LF, as a line or an event's single `data` field wants them. In
     /// valid JSON these stand between tokens only, so a space takes their place.
     #[must_use]
     pub fn as_line(&self) -> Bytes {
-        if memchr::memchr2(b'\n', b'\r', &self.raw).is_none() {
-            return self.raw.clone();
+        if memchr::memchr2(b'\n', b'\r', &self.0.raw).is_none() {
+            return self.0.raw.clone();
         }
-        let mut line = BytesMut::from(&self.raw[..]);
+        let mut line = BytesMut::from(&self.0.raw[..]);
         for byte in line.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
             *byte = b' ';
         }
@@ -250,8 +254,8 @@ impl Message {
     /// without an id stays as it is.
     #[must_use]
     pub fn with_id(&self, id: &RequestId) -> Self {
-        let Some(span) = self.id.clone() else {
-            return match self.kind {
+        let Some(span) = self.0.id.clone() else {
+            return match self.0.kind {
                 Kind::Error { .. } => self.with_id_added(id),
                 _ => self.clone(),
             };
@@ -262,12 +266,12 @@ impl Message {
             Kind::Error { id: old } => *old = Some(id.clone()),
             Kind::Notification { .. } => {}
         }
-        changed
+        Self::from(changed)
     }
 
     fn with_id_added(&self, id: &RequestId) -> Self {
         const MEMBER: &str = "\"id\":";
-        let Some(brace) = memchr::memchr(b'{', &self.raw) else {
+        let Some(brace) = memchr::memchr(b'{', &self.0.raw) else {
             return self.clone();
         };
         let (at, json) = (brace + 1, id.to_json());
@@ -277,23 +281,23 @@ impl Message {
         changed.kind = Kind::Error {
             id: Some(id.clone()),
         };
-        changed
+        Self::from(changed)
     }
 
     /// The same message with the JSON at `part`, a slice of [`Message::body`], replaced.
     #[must_use]
     pub(crate) fn with_part(&self, part: &str, json: &str) -> Self {
-        match std::str::from_utf8(&self.raw) {
-            Ok(text) => self.replaced(span_in(text, part), json),
+        match std::str::from_utf8(&self.0.raw) {
+            Ok(text) => Self::from(self.replaced(span_in(text, part), json)),
             Err(_) => self.clone(),
         }
     }
 
-    fn replaced(&self, span: Range<usize>, json: &str) -> Self {
-        let mut raw = BytesMut::with_capacity(self.raw.len() - span.len() + json.len());
-        raw.extend_from_slice(&self.raw[..span.start]);
+    fn replaced(&self, span: Range<usize>, json: &str) -> Parts {
+        let mut raw = BytesMut::with_capacity(self.0.raw.len() - span.len() + json.len());
+        raw.extend_from_slice(&self.0.raw[..span.start]);
         raw.extend_from_slice(json.as_bytes());
-        raw.extend_from_slice(&self.raw[span.end..]);
+        raw.extend_from_slice(&self.0.raw[span.end..]);
         let moved = |other: &Option<Range<usize>>| {
             let other = other.clone()?;
             let shift = |at: usize| {
@@ -305,16 +309,22 @@ impl Message {
             };
             Some(shift(other.start)..shift(other.end))
         };
-        let (mut id, body) = (moved(&self.id), moved(&self.body));
-        if self.id.as_ref() == Some(&span) {
+        let (mut id, body) = (moved(&self.0.id), moved(&self.0.body));
+        if self.0.id.as_ref() == Some(&span) {
             id = Some(span.start..span.start + json.len());
         }
-        Self {
+        Parts {
             raw: raw.freeze(),
-            kind: self.kind.clone(),
+            kind: self.0.kind.clone(),
             id,
             body,
         }
+    }
+}
+
+impl From<Parts> for Message {
+    fn from(parts: Parts) -> Self {
+        Self(Arc::new(parts))
     }
 }
 
@@ -322,8 +332,8 @@ impl fmt::Debug for Message {
     /// Without the contents: they may hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
-            .field("kind", &self.kind)
-            .field("bytes", &self.raw.len())
+            .field("kind", &self.0.kind)
+            .field("bytes", &self.0.raw.len())
             .finish_non_exhaustive()
     }
 }

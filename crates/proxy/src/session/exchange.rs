@@ -428,10 +428,6 @@ impl Drop for Exchange {
 }
 
 /// What one step of an exchange came to.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "returned and taken apart at once, never stored"
-)]
 enum Step {
     Give(Outgoing),
     Again,
