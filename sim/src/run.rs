@@ -230,7 +230,7 @@ fn over_http(
         url: Uri::from_static("http://server/mcp"),
         headers: HeaderMap::new(),
         max_message_size: MAX_MESSAGE_SIZE,
-        reconnect,
+        reconnect: Arc::new(reconnect),
         forward_auth: false,
         max_connections: 1000,
     };

@@ -1,5 +1,6 @@
 //! What the pipeline can be told, as plain values. The command line is parsed elsewhere.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use shadowcat_mcp::version::VersionPolicy;
@@ -44,7 +45,7 @@ pub struct Config {
     pub forward_auth: bool,
     /// How a lost session comes back: the same delays and the same number of attempts as for a
     /// stream.
-    pub reconnect: Policy,
+    pub reconnect: Arc<Policy>,
     /// Largest message, either direction, in bytes.
     pub max_message_size: usize,
 }
@@ -63,7 +64,7 @@ impl Default for Config {
             keep_alive: Duration::from_secs(10),
             client_retry: Duration::from_secs(1),
             forward_auth: false,
-            reconnect: Policy::default(),
+            reconnect: Arc::default(),
             max_message_size: 16 * 1024 * 1024,
         }
     }

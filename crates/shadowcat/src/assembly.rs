@@ -97,7 +97,7 @@ fn config(options: &ProxyOptions) -> Config {
         max_sessions: limits.max_sessions,
         session_ttl: limits.session_ttl,
         forward_auth: access.forward_auth,
-        reconnect: reconnect(retry),
+        reconnect: Arc::new(reconnect(retry)),
         max_message_size: limits.max_message_size,
         ..Config::default()
     }
@@ -142,7 +142,7 @@ pub(crate) fn http_upstream(
         url: url.clone(),
         headers: headers.clone(),
         max_message_size: limits.max_message_size,
-        reconnect: reconnect(retry),
+        reconnect: Arc::new(reconnect(retry)),
         forward_auth: access.forward_auth,
         max_connections: limits.max_connections,
     };

@@ -116,10 +116,10 @@ async fn a_server_that_does_not_come_back_is_an_error_and_a_request_probes_it() 
 /// A session whose first attempt to come back failed with `down`, which was the last one.
 async fn given_up(down: &Fault) -> (Proxy, Client) {
     let config = Config {
-        reconnect: Policy {
+        reconnect: Arc::new(Policy {
             max_attempts: 1,
             ..Policy::default()
-        },
+        }),
         ..Config::default()
     };
     let proxy = Proxy::new(Habits::default(), config);

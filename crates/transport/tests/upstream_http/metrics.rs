@@ -228,7 +228,7 @@ async fn a_parked_stream_is_seen() {
 #[tokio::test(start_paused = true)]
 async fn ids_that_leave_the_window_are_counted() {
     let mut config = config();
-    config.reconnect.dedup_window = 2;
+    Arc::make_mut(&mut config.reconnect).dedup_window = 2;
     let (_server, leg, metrics) = counted(config, |_, _| {
         events([
             event_id("1", progress(1)),

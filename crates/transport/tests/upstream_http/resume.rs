@@ -1,5 +1,6 @@
 //! Answers that break and come back (`docs/resilience.md`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -328,13 +329,13 @@ async fn an_answer_to_initialize_is_resumed_in_the_session_that_it_offers() {
 async fn the_options_reach_the_engine() {
     let config = || {
         let mut config = config();
-        config.reconnect = Policy {
+        config.reconnect = Arc::new(Policy {
             initial: Duration::from_millis(500),
             max: Duration::from_millis(500),
             max_attempts: 3,
             dedup_window: 0,
             ..Policy::default()
-        };
+        });
         config
     };
     let server = Server::new(|_, n| match n {

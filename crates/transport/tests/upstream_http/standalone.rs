@@ -291,7 +291,7 @@ async fn a_reconnect_waits_for_a_place_like_a_first_connection() {
     });
     let mut config = config();
     config.max_connections = 1;
-    config.reconnect.max_attempts = TRIES as u32;
+    Arc::make_mut(&mut config.reconnect).max_attempts = TRIES as u32;
     let leg = in_session_with(config, &server).await;
     let mut incoming = leg.standalone().await.unwrap();
     assert_eq!(next(&mut incoming).await, note(1));

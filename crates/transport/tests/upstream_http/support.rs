@@ -8,7 +8,6 @@ use http::{HeaderMap, Response, StatusCode, Uri};
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind};
 use shadowcat_mcp::message::Message;
 use shadowcat_mcp::version::{Era, ProtocolVersion};
-use shadowcat_sse::reconnect::Policy;
 use shadowcat_transport::upstream::http::{HttpUpstream, HttpUpstreamConfig};
 use shadowcat_transport::upstream::{
     Incoming, Item, Leg, Reply, RequestContext, SendContext, Upstream,
@@ -21,7 +20,7 @@ pub(crate) fn config() -> HttpUpstreamConfig {
         url: Uri::from_static("http://server/mcp"),
         headers: HeaderMap::new(),
         max_message_size: 64 * 1024,
-        reconnect: Policy::default(),
+        reconnect: Arc::default(),
         forward_auth: false,
         max_connections: 100,
     }

@@ -15,6 +15,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
@@ -36,15 +37,15 @@ pub struct EventKey {
     pub(crate) payload: u64,
 }
 
-/// Makes keys. Keys of different makers are not comparable.
-#[derive(Debug, Clone, Copy)]
-pub struct Digests(RapidSecrets);
+/// Makes keys. Keys of different makers are not comparable; a clone is the same maker.
+#[derive(Debug, Clone)]
+pub struct Digests(Arc<RapidSecrets>);
 
 impl Digests {
     /// `key`: what the digests depend on, hard to guess.
     #[must_use]
     pub fn new(key: u64) -> Self {
-        Self(RapidSecrets::seed(key))
+        Self(Arc::new(RapidSecrets::seed(key)))
     }
 
     pub(crate) fn of(&self, id: &[u8], payload: &[u8]) -> EventKey {
@@ -55,10 +56,16 @@ impl Digests {
     }
 }
 
-/// The last N events that had an id. It grows with what it holds; each look-up is O(1).
+/// The last N events that had an id. It grows with what it holds, which is nothing for most answers;
+/// each look-up is O(1).
 #[derive(Debug)]
 pub(crate) struct Window {
     limit: usize,
+    held: Option<Box<Held>>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
     order: VecDeque<EventKey>,
     events: HashSet<EventKey, BuildHasherDefault<Digested>>,
     /// How many remembered events have this id.
@@ -70,14 +77,7 @@ pub(crate) struct Window {
 
 impl Window {
     pub(crate) fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            order: VecDeque::new(),
-            events: HashSet::default(),
-            ids: HashMap::default(),
-            driven_out: None,
-            overflowed: 0,
-        }
+        Self { limit, held: None }
     }
 
     /// Whether it remembers anything at all.
@@ -90,6 +90,39 @@ impl Window {
         if self.limit == 0 {
             return Seen::New;
         }
+        self.held.get_or_insert_default().see(key, self.limit)
+    }
+
+    /// The event that was seen last, which was no duplicate, is as if it had not come.
+    pub(crate) fn unsee(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.unsee();
+        }
+    }
+
+    /// Events that fell out of the window.
+    pub(crate) fn overflowed(&self) -> u64 {
+        self.held.as_ref().map_or(0, |held| held.overflowed)
+    }
+
+    /// Events remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.order.len())
+    }
+
+    /// Forgets all of them.
+    pub(crate) fn clear(&mut self) {
+        if let Some(held) = &mut self.held {
+            **held = Held {
+                overflowed: held.overflowed,
+                ..Held::default()
+            };
+        }
+    }
+}
+
+impl Held {
+    fn see(&mut self, key: EventKey, limit: usize) -> Seen {
         if !self.events.insert(key) {
             return Seen::Duplicate;
         }
@@ -97,7 +130,7 @@ impl Window {
         *count += 1;
         let seen = if *count > 1 { Seen::Reused } else { Seen::New };
         self.driven_out = None;
-        if self.order.len() == self.limit
+        if self.order.len() == limit
             && let Some(oldest) = self.order.pop_front()
         {
             self.forget(oldest);
@@ -108,8 +141,7 @@ impl Window {
         seen
     }
 
-    /// The event that was seen last, which was no duplicate, is as if it had not come.
-    pub(crate) fn unsee(&mut self) {
+    fn unsee(&mut self) {
         if let Some(newest) = self.order.pop_back() {
             self.forget(newest);
         }
@@ -119,23 +151,6 @@ impl Window {
             self.events.insert(oldest);
             *self.ids.entry(oldest.id).or_default() += 1;
         }
-    }
-
-    /// Events that fell out of the window.
-    pub(crate) fn overflowed(&self) -> u64 {
-        self.overflowed
-    }
-
-    /// Events remembered.
-    pub(crate) fn len(&self) -> usize {
-        self.order.len()
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.driven_out = None;
-        self.order.clear();
-        self.events.clear();
-        self.ids.clear();
     }
 
     fn forget(&mut self, key: EventKey) {
@@ -259,8 +274,7 @@ mod tests {
     #[test]
     fn nothing_is_held_before_the_first_event() {
         let window = window(1000);
-        assert_eq!(window.order.capacity(), 0);
-        assert_eq!(window.events.capacity() + window.ids.capacity(), 0);
+        assert!(window.held.is_none());
     }
 
     #[test]
@@ -330,7 +344,9 @@ mod tests {
                     list.push_back((id, payload));
                 }
                 prop_assert_eq!(window.len(), list.len());
-                prop_assert!(window.ids.len() <= limit && window.events.len() == list.len());
+                let held = window.held.as_ref();
+                prop_assert!(held.is_none_or(|held| held.ids.len() <= limit));
+                prop_assert_eq!(held.map_or(0, |held| held.events.len()), list.len());
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The machine that decides for one stream, or for one session.
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -71,11 +72,13 @@ use untold::Untold;
 #[derive(Debug)]
 pub struct Engine {
     kind: Kind,
-    policy: Policy,
+    policy: Arc<Policy>,
     draws: Draws,
     state: State,
     position: Position,
-    digests: Digests,
+    /// `None` before the first event that has an id.
+    digests: Option<Digests>,
+    digest_key: u64,
     window: Window,
     /// The last item, if it was new and has an id.
     shown: Option<Shown>,
@@ -129,9 +132,10 @@ impl Engine {
     /// An engine for a new stream. `seed` is all the randomness that it gets; seeds should differ
     /// between streams and be hard to guess, as the key of the digests comes from them.
     #[must_use]
-    pub fn new(kind: Kind, policy: Policy, seed: u64) -> Self {
+    pub fn new(kind: Kind, policy: impl Into<Arc<Policy>>, seed: u64) -> Self {
+        let policy = policy.into();
         let mut draws = Draws::new(seed);
-        let key = draws.bits();
+        let digest_key = draws.bits();
         let window = if kind.has_cursor() {
             policy.dedup_window
         } else {
@@ -139,7 +143,8 @@ impl Engine {
         };
         Self {
             kind,
-            digests: Digests::new(key),
+            digests: None,
+            digest_key,
             window: Window::new(window),
             shown: None,
             policy,
@@ -167,7 +172,11 @@ impl Engine {
 
     /// A standalone stream that goes on where another program left it.
     #[must_use]
-    pub fn starting_at(cursor: &Cursor<Standing>, policy: Policy, seed: u64) -> Self {
+    pub fn starting_at(
+        cursor: &Cursor<Standing>,
+        policy: impl Into<Arc<Policy>>,
+        seed: u64,
+    ) -> Self {
         let mut engine = Self::new(Kind::Standalone, policy, seed);
         engine.position.start_at(cursor);
         engine
@@ -393,7 +402,11 @@ impl Engine {
 
     fn event(&mut self, id: Option<&[u8]>, data: &[u8], primes: bool) -> Verdict {
         if let Some(id) = id.filter(|id| !id.is_empty()) {
-            let key = self.window.is_on().then(|| self.digests.of(id, data));
+            let key = self.window.is_on().then(|| {
+                let digest_key = self.digest_key;
+                let digests = self.digests.get_or_insert_with(|| Digests::new(digest_key));
+                digests.of(id, data)
+            });
             match key.map_or(Seen::New, |key| self.window.see(key)) {
                 Seen::Duplicate => {
                     self.counters.duplicates += 1;

@@ -16,7 +16,7 @@ pub struct HttpUpstreamConfig {
     /// `--max-message-size` in bytes: a JSON answer's body, one event.
     pub max_message_size: usize,
     /// `--retry-*`, `--idle-timeout` and `--dedup-window`.
-    pub reconnect: Policy,
+    pub reconnect: Arc<Policy>,
     /// `--forward-auth`: a challenge of the server is relayed instead of explained.
     pub forward_auth: bool,
     /// `--max-connections`: event streams open at once.

@@ -123,7 +123,7 @@ impl Siblings {
 impl Sibling {
     /// What makes the keys of this session's events.
     pub(crate) fn digests(&self) -> Digests {
-        self.siblings.digests
+        self.siblings.digests.clone()
     }
 
     /// The request has its response. What belongs to a task that it began may go on.

@@ -11,7 +11,7 @@ impl Engine {
     /// Makes the keys of its events comparable with those of the session's other streams. To be
     /// called before anything came.
     pub fn digest_with(&mut self, digests: Digests) {
-        self.digests = digests;
+        self.digests = Some(digests);
     }
 
     /// What the item that was shown last is recognised by; `None` if it was a duplicate or has no

@@ -49,7 +49,8 @@ pub(crate) trait Opener: Send + 'static {
 /// See the [module](self).
 pub(crate) struct Driver {
     shared: Arc<Shared>,
-    engine: Engine,
+    /// Boxed: two blocks of middling size are at hand in an allocator, a large one it has to look for.
+    engine: Box<Engine>,
     opener: Box<dyn Opener>,
     /// The stream's place among those of its session.
     sibling: Option<Sibling>,
@@ -72,10 +73,6 @@ pub(crate) struct Driver {
 }
 
 /// The connection, if there is one.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one in each driver, which is boxed"
-)]
 enum Link {
     None,
     Opening {
@@ -83,7 +80,8 @@ enum Link {
         /// `None` once the engine knows; a redirect connects again.
         connected: Option<Connected>,
     },
-    Open(EventBody),
+    /// Boxed: most answers are no streams.
+    Open(Box<EventBody>),
 }
 
 /// What answers a request, or another message.
@@ -134,7 +132,8 @@ impl Driver {
         opener: Box<dyn Opener>,
         permit: Option<Permit>,
     ) -> Self {
-        let engine = Engine::new(kind, shared.config.reconnect.clone(), (shared.random)());
+        let policy = Arc::clone(&shared.config.reconnect);
+        let engine = Box::new(Engine::new(kind, policy, (shared.random)()));
         Self {
             telemetry: Telemetry::new(&shared.counters.streams, kind),
             shared,

@@ -163,7 +163,7 @@ impl Driver {
                     self.answered = Some(Answered::Stream(head));
                 }
                 self.heard = now;
-                self.link = Link::Open(EventBody::new(body, Arc::clone(&self.shared)));
+                self.link = Link::Open(Box::new(EventBody::new(body, Arc::clone(&self.shared))));
                 self.tell(now, Input::Opened);
             }
             Opened::Whole(reply) => self.settle(now, Answered::Whole(reply)),

@@ -120,15 +120,16 @@ fn only_a_connection_at_a_cursor_is_resumed() {
 #[test]
 fn streams_of_one_session_make_the_same_keys() {
     let window = SessionWindow::new(10, 1);
-    let key = |digests: Option<_>, id| {
+    let key = |digests: Option<&_>, id| {
         let mut run = Run::open(Kind::Response);
         if let Some(digests) = digests {
-            run.engine.digest_with(digests);
+            run.engine.digest_with(Digests::clone(digests));
         }
         run.item(&event(Some(id), "one"));
         run.engine.key().unwrap()
     };
-    let digests = Some(window.digests());
+    let digests = window.digests();
+    let digests = Some(&digests);
     assert_eq!(key(digests, "1"), key(digests, "1"));
     assert_ne!(key(digests, "1"), key(digests, "2"));
     assert_ne!(key(digests, "1"), key(None, "1"));
