@@ -1,5 +1,6 @@
 //! Request ids.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use crate::message::json_string;
@@ -22,6 +23,10 @@ pub enum RequestId {
     /// A string, decoded.
     String(Box<str>),
 }
+
+/// A table by request id. It hashes fast, with a key of the process, which is enough: ids of one peer
+/// meet in a table, and nobody else's.
+pub type IdTable<T> = HashMap<RequestId, T, rapidhash::fast::GlobalState>;
 
 impl RequestId {
     /// Reads a string or any number; `None` for other JSON values.

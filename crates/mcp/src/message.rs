@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-pub use crate::id::RequestId;
+pub use crate::id::{IdTable, RequestId};
 use crate::json::{self, Elements, present, span_in};
 use crate::method::Method;
 

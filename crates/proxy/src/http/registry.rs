@@ -79,7 +79,8 @@ impl ClientSession {
 /// All sessions of one edge.
 pub(super) struct Registry {
     shared: Arc<Shared>,
-    sessions: RwLock<HashMap<String, Arc<ClientSession>>>,
+    /// By the first half of their ids, which are random: the hash need not be hard to guess.
+    sessions: RwLock<HashMap<String, Arc<ClientSession>, rapidhash::fast::GlobalState>>,
     /// Handshakes that are not listed yet.
     pending: Mutex<HashMap<SessionKey, Arc<ClientSession>>>,
     /// The ends of sessions that are not listed any more.

@@ -1,11 +1,10 @@
 //! The client's open requests toward the server.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use shadowcat_mcp::message::RequestId;
+use shadowcat_mcp::message::{IdTable, RequestId};
 use shadowcat_transport::upstream::Dispatched;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -57,7 +56,7 @@ impl Flight {
 
 /// The client's open requests by id.
 #[derive(Default)]
-pub(crate) struct Flights(Mutex<HashMap<RequestId, Arc<Flight>>>);
+pub(crate) struct Flights(Mutex<IdTable<Arc<Flight>>>);
 
 impl Flights {
     /// Registers a request; `None` if the id is in use.

@@ -21,12 +21,12 @@
 //!
 //! MCP specification: "Transports, Resumability and Redelivery" (2025-03-26 to 2025-11-25).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use shadowcat_mcp::inspect::{self, ProgressToken};
-use shadowcat_mcp::message::{Kind, Message, Payload, RequestId};
+use shadowcat_mcp::message::{IdTable, Kind, Message, Payload, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_sse::reconnect::{Digests, EventKey, SessionWindow};
 
@@ -43,7 +43,7 @@ pub(crate) struct Siblings {
 #[derive(Default)]
 struct Requests {
     /// Those that wait for their responses.
-    open: HashMap<RequestId, Token>,
+    open: IdTable<Token>,
     /// The tokens of those that ended without one.
     abandoned: VecDeque<ProgressToken>,
 }
