@@ -59,6 +59,10 @@ use permits::Connections;
 use reach::Reach;
 pub use target::UrlError;
 
+/// Room in a POST's header fields for the session's own and one more: hyper makes room before it looks
+/// whether it needs it.
+const SPARE_FIELDS: usize = 4;
+
 /// A server reached over HTTP.
 pub struct HttpUpstream {
     shared: Arc<Shared>,
@@ -102,8 +106,9 @@ impl HttpUpstream {
             HeaderValue::from_static("application/json, text/event-stream"),
         );
         post_headers.insert(CONTENT_TYPE, headers::JSON);
-        // A place for what every POST writes there: a map that is cloned has no room to grow.
+        // A place for what every POST writes there: a clone has no room for more fields.
         post_headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+        post_headers.reserve(SPARE_FIELDS);
         if let Some(host) = client::host(&config.url) {
             post_headers.entry(HOST).or_insert(host);
         }
