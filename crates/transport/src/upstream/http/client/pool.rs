@@ -173,14 +173,11 @@ impl Pool {
         })
     }
 
-    /// An idle connection that is still open.
+    /// An idle connection. Whether the server has closed it meanwhile shows when it is polled, which
+    /// sending does, before anything is written.
     fn take(&self) -> Option<Box<Exclusive>> {
-        loop {
-            let (mut exclusive, since) = self.0.idle.lock().connections.pop_back()?;
-            if since.elapsed() < IDLE_TIMEOUT && exclusive.is_ready() {
-                return Some(exclusive);
-            }
-        }
+        let (exclusive, since) = self.0.idle.lock().connections.pop_back()?;
+        (since.elapsed() < IDLE_TIMEOUT).then_some(exclusive)
     }
 
     /// Takes a connection back.
