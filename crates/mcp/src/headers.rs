@@ -45,10 +45,11 @@ macro_rules! session_id {
             /// The id, if the value is visible ASCII (0x21 to 0x7E) and not empty.
             #[must_use]
             pub fn from_header(value: &HeaderValue) -> Option<Self> {
-                let text = std::str::from_utf8(value.as_bytes()).ok()?;
-                // Counted, not looked for: without a branch at each byte it takes a few steps.
-                let others = text.bytes().filter(|b| !b.is_ascii_graphic()).count();
-                (others == 0 && !text.is_empty()).then(|| Self(text.to_owned()))
+                let bytes = value.as_bytes();
+                // All are looked at: without a branch at each byte it takes a few steps.
+                let others = bytes.iter().fold(false, |others, b| others | !b.is_ascii_graphic());
+                let text = std::str::from_utf8(bytes).ok()?;
+                (!others && !text.is_empty()).then(|| Self(text.to_owned()))
             }
 
             /// The id, for the header field.
@@ -160,14 +161,12 @@ pub fn version(headers: &HeaderMap) -> VersionHeader {
     if let Some(second) = values.find(|value| *value != first) {
         return VersionHeader::Unknown(format!("{}, {}", lossy(first).trim(), lossy(second)));
     }
-    let known = first
-        .to_str()
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
-    known.map_or_else(
-        || VersionHeader::Unknown(lossy(first).trim().to_owned()),
-        VersionHeader::Known,
-    )
+    let text = first.as_bytes().trim_ascii();
+    let mut known = ProtocolVersion::ALL.into_iter();
+    match known.find(|version| version.as_str().as_bytes() == text) {
+        Some(version) => VersionHeader::Known(version),
+        None => VersionHeader::Unknown(lossy(first).trim().to_owned()),
+    }
 }
 
 /// Whether `Accept` allows both types that the answer to a POST may have.
@@ -226,28 +225,39 @@ fn accepts(headers: &HeaderMap, kind: &str, subtype: &str) -> bool {
     best.is_some_and(|(_, allowed)| allowed)
 }
 
+/// What a body is declared to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// `application/json`
+    Json,
+    /// `text/event-stream`
+    EventStream,
+    /// Anything else, or nothing.
+    Other,
+}
+
+/// What `Content-Type` says, whatever its parameters.
+#[must_use]
+pub fn content(headers: &HeaderMap) -> Content {
+    let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let essence = value.and_then(|value| value.split(|byte| *byte == b';').next());
+    match essence.map(<[u8]>::trim_ascii) {
+        Some(kind) if kind.eq_ignore_ascii_case(JSON.as_bytes()) => Content::Json,
+        Some(kind) if kind.eq_ignore_ascii_case(EVENT_STREAM.as_bytes()) => Content::EventStream,
+        _ => Content::Other,
+    }
+}
+
 /// Whether the body is declared to be JSON.
 #[must_use]
 pub fn is_json(headers: &HeaderMap) -> bool {
-    is_type(headers, "application/json")
+    content(headers) == Content::Json
 }
 
 /// Whether the body is declared to be an event stream.
 #[must_use]
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
-    is_type(headers, "text/event-stream")
-}
-
-fn is_type(headers: &HeaderMap, media_type: &str) -> bool {
-    let value = headers.get(CONTENT_TYPE);
-    if value.is_some_and(|value| value == media_type) {
-        return true;
-    }
-    let value = value.and_then(|value| value.to_str().ok());
-    let essence = value
-        .and_then(|value| value.split(';').next())
-        .map(str::trim);
-    essence.is_some_and(|essence| essence.eq_ignore_ascii_case(media_type))
+    content(headers) == Content::EventStream
 }
 
 /// Header fields of one connection, or of one body, that never pass (RFC 9110, section 7.6.1), and

@@ -19,7 +19,7 @@ mod version;
 
 use std::sync::Arc;
 
-use ::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use ::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPECT};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, uri};
 use bytes::Bytes;
 use http_body::Body;
@@ -190,7 +190,7 @@ impl HttpEdge {
         headers: &HeaderMap,
         mut body: impl RequestBody,
     ) -> Result<Payload, Rejection> {
-        if let Err(rejection) = self.check_head(headers) {
+        if let Err(rejection) = self.check_head(headers, &body) {
             self.discard(headers, body);
             return Err(rejection);
         }
@@ -217,7 +217,7 @@ impl HttpEdge {
     }
 
     /// What the head of a POST shows.
-    fn check_head(&self, headers: &HeaderMap) -> Result<(), Rejection> {
+    fn check_head(&self, headers: &HeaderMap, body: &impl RequestBody) -> Result<(), Rejection> {
         if !headers::is_json(headers) {
             return Err(Rejection::UnsupportedMediaType);
         }
@@ -225,10 +225,9 @@ impl HttpEdge {
             let needed = "both application/json and text/event-stream";
             return Err(Rejection::NotAcceptable { needed });
         }
-        let declared = headers.get(CONTENT_LENGTH).and_then(|n| n.to_str().ok());
-        let declared = declared.and_then(|length| length.parse::<u64>().ok());
         let limit = self.config.max_message_size;
-        if declared.is_some_and(|declared| declared > limit as u64) {
+        // `Content-Length`, where there is one.
+        if body.size_hint().lower() > limit as u64 {
             return Err(Rejection::BodyTooLarge { limit });
         }
         Ok(())

@@ -11,9 +11,10 @@ use super::client::Incoming;
 use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 use shadowcat_mcp::fault;
+use shadowcat_mcp::headers::{self, Content};
+use shadowcat_mcp::inspect;
 use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::version::Era;
-use shadowcat_mcp::{headers, inspect};
 use shadowcat_sse::reconnect::{Refusal, Trouble};
 
 use super::body::BodyError;
@@ -101,14 +102,14 @@ async fn to_request(
             Err(Box::pin(challenge(shared, response, question.in_session)).await)
         }
         _ if !status.is_success() => Err(Box::pin(refused(shared, response, question)).await),
-        StatusCode::OK if headers::is_event_stream(response.headers()) => {
-            Ok(Opened::Stream(response))
-        }
-        _ if headers::is_json(response.headers()) => {
-            let whole = Box::pin(whole(shared, response, question.id));
-            whole.await.map(Opened::Whole)
-        }
-        _ => Err(Box::pin(no_events(shared, response, question.in_session)).await),
+        _ => match headers::content(response.headers()) {
+            Content::EventStream if status == StatusCode::OK => Ok(Opened::Stream(response)),
+            Content::Json => {
+                let whole = Box::pin(whole(shared, response, question.id));
+                whole.await.map(Opened::Whole)
+            }
+            _ => Err(Box::pin(no_events(shared, response, question.in_session)).await),
+        },
     }
 }
 

@@ -345,17 +345,18 @@ impl Exchange {
         let call = (self.session).post(&self.message, &self.extra, &self.delivery, connected);
         let offered = self.offered.clone();
         let expected = Expected::of(&self.message, Era::Legacy);
+        let in_session = self.session.id.get().is_some();
         Box::pin(async move {
             let response = match driver::send(&shared, &call).await {
                 Ok((_, response)) => response,
                 Err(failure) => return Opened::Failed(failure),
             };
-            if let (Some(offered), Some(id)) =
-                (offered, response.headers().get(headers::SESSION_ID))
+            if let Some(offered) = offered
+                && let Some(id) = response.headers().get(headers::SESSION_ID)
             {
                 let _ = offered.set(id.clone());
             }
-            answer::to_post(&shared, response, &expected, call.in_session()).await
+            answer::to_post(&shared, response, &expected, in_session).await
         })
     }
 
