@@ -3,7 +3,7 @@
 //!
 //! [`client_leg`] breaks what is between the client and the proxy, [`upstream_leg`] what is between
 //! the proxy and the server, [`both_legs`] both at once. [`sessions`] and [`restarts`] are about what
-//! outlives a stream, [`standalone`] is about the stream that belongs to no call. Asserted is always the same: every message
+//! outlives a stream, [`standalone`] is about the stream that belongs to no call, [`logs`] about what is told of it. Asserted is always the same: every message
 //! once and in order, one response, and a call that the server saw once.
 #![allow(
     clippy::unwrap_used,
@@ -18,6 +18,7 @@ mod support;
 
 mod both_legs;
 mod client_leg;
+mod logs;
 mod restarts;
 mod script;
 mod sessions;

@@ -346,7 +346,12 @@ impl Telemetry {
         }
         self.streams.metrics.given_up.inc();
         let lost = Words::of(self.kind).lost;
-        in_request(|| warn!(%server, kind, detail, "{lost}"));
+        if self.kind.is_answer() {
+            // Whoever made the request tells what becomes of it: perhaps it is sent once more.
+            debug!(%server, kind, detail, "{lost}");
+        } else {
+            in_request(|| warn!(%server, kind, detail, "{lost}"));
+        }
     }
 
     /// Brings the metrics up to what the engine counted.

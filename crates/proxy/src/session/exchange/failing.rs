@@ -8,7 +8,9 @@ use std::sync::Arc;
 use shadowcat_mcp::fault::{Executed, Fault};
 use shadowcat_mcp::method::Method;
 use shadowcat_transport::metrics::Outcome;
+use shadowcat_transport::request_span::in_request;
 use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
 
 use super::{Exchange, Outgoing, Phase, Refusal, Session, Step};
 
@@ -33,7 +35,9 @@ impl Exchange {
         if lost && self.method != Method::Initialize {
             self.bounds.session.lost(generation, &fault);
         }
-        if !again || (lost && self.bounds.session.has_ended()) {
+        let again = again && !(lost && self.bounds.session.has_ended());
+        self.tell_broken_answer(&fault, again);
+        if !again {
             return self.fail_with(&fault);
         }
         if lost {
@@ -59,6 +63,23 @@ impl Exchange {
         self.bounds.session.shared.metrics.requests_repeated.inc();
         self.phase = Phase::Start;
         Step::Again
+    }
+
+    /// Logs what the end of the stream that was to bring the answer means for the request. What is
+    /// told of other failures is for [`Session::log_failure`] to say, and of a subscription for its
+    /// stream; a pipe is told of once, by its session, and not for each request.
+    fn tell_broken_answer(&self, fault: &Fault, again: bool) {
+        let session = &self.bounds.session;
+        let had_stream = matches!(self.phase, Phase::Streaming { .. });
+        let told = self.method == Method::Initialize || self.listening.is_some();
+        if !had_stream || told || !session.has_response_heads() {
+            return;
+        }
+        let server = session.shared.upstream.name();
+        in_request(|| match again {
+            true => info!(server, %fault, "the answer broke off, sending the request once more"),
+            false => warn!(server, %fault, "the answer broke off and is lost"),
+        });
     }
 
     /// Whether the rules allow a second sending.

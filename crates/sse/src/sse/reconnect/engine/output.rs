@@ -27,7 +27,9 @@ named! {
 }
 
 impl Kind {
-    pub(crate) fn is_answer(self) -> bool {
+    /// It answers one request, and whoever made that waits for it.
+    #[must_use]
+    pub fn is_answer(self) -> bool {
         matches!(self, Self::Response | Self::ModernResponse)
     }
 
