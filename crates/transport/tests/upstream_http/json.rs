@@ -5,10 +5,11 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::fault::{Executed, FaultKind};
 use shadowcat_mcp::message::RequestId;
-use shadowcat_transport::upstream::{Dispatched, Reply, RequestContext};
+use shadowcat_mcp::version::Era;
+use shadowcat_transport::upstream::{Dispatched, Reply, RequestContext, Upstream as _};
 use tokio::time::{Instant, timeout};
 
-use crate::server::{Answer, Server, Step};
+use crate::server::{Answer, Script, Server, Step};
 use crate::support::*;
 
 #[tokio::test(start_paused = true)]
@@ -147,6 +148,80 @@ async fn statuses_that_are_no_answer_fail_at_once() {
     }
 }
 
+/// An answer whose body begins with `begun` and is never whole.
+fn stalling(code: u16, kind: &str, begun: &str) -> Answer {
+    let mut response = http(code, kind, "");
+    *response.body_mut() = Script::new([raw(begun), Step::Hang]);
+    with_header(Answer::Http(response), "content-length", "1000")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_whose_body_stalls_is_told_within_a_second() {
+    let theirs = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32099,"message":"theirs"}}"#;
+    let cases = [
+        (502, "text/html", "<html>Bad ", FaultKind::Status),
+        (500, "application/json", theirs, FaultKind::Status),
+        (403, "text/plain", "who", FaultKind::Unauthorized),
+        (404, "text/plain", "Session", FaultKind::SessionLost),
+        (400, "text/plain", "Session not", FaultKind::SessionLost),
+    ];
+    for (code, kind, begun, expected) in cases {
+        let server = Server::new(move |_, n| match n {
+            0 => initialized(),
+            _ => stalling(code, kind, begun),
+        });
+        let leg = in_session(&server).await;
+        let started = Instant::now();
+        let answer = timeout(Duration::from_secs(60), request(&leg, call(1)));
+        let fault = answer.await.expect("an answer").unwrap_err();
+        assert_eq!(fault.kind, expected, "{code} {begun}");
+        assert_eq!(fault.relayed.is_some(), begun == theirs, "{code} {begun}");
+        let took = started.elapsed();
+        assert!(took <= Duration::from_secs(1), "{code} {begun}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_challenge_whose_body_stalls_is_relayed_with_what_came() {
+    let server = Server::new(|_, _| stalling(401, "text/plain", "who"));
+    let mut relaying = config();
+    relaying.forward_auth = true;
+    let leg = upstream_with(relaying, &server).leg(Era::Legacy);
+    let answer = timeout(Duration::from_secs(60), request(&leg, call(1)));
+    let Ok(Reply::Challenge { body, .. }) = answer.await.expect("an answer") else {
+        panic!("the challenge is to be relayed");
+    };
+    assert_eq!(body, "who");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_falls_silent_within_its_body_ends_by_the_idle_timeout() {
+    let begun = r#"{"jsonrpc":"2.0","id":1,"resu"#;
+    let server = Server::new(move |_, _| stalling(200, "application/json", begun));
+    let started = Instant::now();
+    let leg = fresh(&server);
+    let answer = timeout(Duration::from_secs(3600), request(&leg, call(1)));
+    assert_eq!(
+        fault(answer.await.expect("an answer")),
+        (FaultKind::ConnectionLost, Executed::Unknown)
+    );
+    assert_eq!(started.elapsed(), config().reconnect.idle_timeout);
+    assert_eq!(server.seen().len(), 1, "sent once");
+}
+
+/// As long as nothing of its body has come, a call is at work, like one without a head.
+#[tokio::test(start_paused = true)]
+async fn an_answer_whose_body_has_not_begun_is_waited_for() {
+    let server = Server::new(move |_, _| {
+        let mut response = http(200, "application/json", "");
+        let hour = Step::Sleep(Duration::from_secs(3600));
+        *response.body_mut() = Script::new([hour, raw(result(1))]);
+        Answer::Http(response)
+    });
+    let answer = request(&fresh(&server), call(1)).await;
+    assert_eq!(json_text(answer), result(1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_error_of_the_server_s_own_is_relayed_under_the_request_s_id() {
     let server = Server::new(|_, _| {
@@ -234,10 +309,7 @@ async fn a_challenge_is_explained_or_relayed() {
 
         let mut relaying = config();
         relaying.forward_auth = true;
-        let leg = {
-            use shadowcat_transport::upstream::Upstream;
-            upstream_with(relaying, &server).leg(shadowcat_mcp::version::Era::Legacy)
-        };
+        let leg = upstream_with(relaying, &server).leg(Era::Legacy);
         let Ok(Reply::Challenge {
             status,
             headers,
@@ -260,10 +332,7 @@ async fn headers_of_the_client_come_after_ours() {
     configured
         .headers
         .insert("authorization", "Bearer ours".parse().unwrap());
-    let leg = {
-        use shadowcat_transport::upstream::Upstream;
-        upstream_with(configured, &server).leg(shadowcat_mcp::version::Era::Legacy)
-    };
+    let leg = upstream_with(configured, &server).leg(Era::Legacy);
     let mut headers = HeaderMap::new();
     headers.insert("authorization", "Bearer theirs".parse().unwrap());
     headers.append("x-many", "1".parse().unwrap());
@@ -353,7 +422,7 @@ async fn a_body_in_many_pieces_arrives_whole() {
                 Step::Sleep(Duration::from_millis(1)),
             ]
         });
-        let mut response = ::http::Response::new(crate::server::Script::new(steps));
+        let mut response = ::http::Response::new(Script::new(steps));
         response.headers_mut().insert(
             "content-type",
             "application/json; charset=utf-8".parse().unwrap(),

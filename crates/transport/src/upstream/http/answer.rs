@@ -139,7 +139,8 @@ async fn whole(
 ) -> Result<Reply, Box<Failure>> {
     let limit = shared.config.max_message_size;
     let (head, incoming) = response.into_parts();
-    let bytes = body::collect(incoming, limit, &shared.budget)
+    let patience = shared.config.reconnect.idle_timeout;
+    let bytes = body::collect(incoming, limit, &shared.budget, patience)
         .await
         .map_err(|error| unread(&error, limit))?;
     shared.counters.bytes_received.inc_by(bytes.len() as u64);
@@ -173,6 +174,13 @@ fn unread(error: &BodyError, limit: usize) -> Box<Failure> {
         BodyError::Broken(cause) => Failure::new(
             Trouble::Truncated,
             format!("the connection broke before the answer was whole: {cause}"),
+        ),
+        BodyError::Silent(patience) => Failure::new(
+            Trouble::Truncated,
+            format!(
+                "nothing came for {patience:?} before the answer was whole; \
+                 --idle-timeout sets the limit"
+            ),
         ),
     }
 }
@@ -235,9 +243,7 @@ async fn challenge(
         in_session,
         false,
     );
-    let body = body::collect(incoming, ERROR_TEXT_LIMIT, &shared.budget)
-        .await
-        .unwrap_or_default();
+    let body = body::collect_failure(incoming, ERROR_TEXT_LIMIT, &shared.budget).await;
     let mut headers = headers::to_client(&head.headers, true);
     if let Some(kind) = head.headers.get(CONTENT_TYPE) {
         headers.insert(CONTENT_TYPE, kind.clone());
@@ -292,9 +298,7 @@ async fn refusal(
     } else {
         ERROR_TEXT_LIMIT
     };
-    let body = body::collect(incoming, limit, &shared.budget)
-        .await
-        .unwrap_or_default();
+    let body = body::collect_failure(incoming, limit, &shared.budget).await;
     let speaks_of_session = speaks_of_session(&body);
     let error = Message::parse(body)
         .ok()

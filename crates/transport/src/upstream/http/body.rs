@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use tokio::time::timeout;
 
 use super::budget::{ReadBudget, Share};
 use super::dial::chain;
@@ -16,6 +17,10 @@ use super::dial::chain;
 const DISCARD_LIMIT: usize = 64 * 1024;
 /// And for how long at most.
 const DISCARD_TIME: Duration = Duration::from_millis(500);
+
+/// How long the body of a failure is waited for. What a status means is known without its body, and
+/// who asked is told within about a second of that.
+const FAILURE_TIME: Duration = Duration::from_secs(1);
 
 /// Why a body is not whole.
 #[derive(Debug)]
@@ -26,43 +31,90 @@ pub(crate) enum BodyError {
     NoMemory,
     /// The connection broke, or the framing was wrong.
     Broken(String),
+    /// It had begun, and nothing more came for so long.
+    Silent(Duration),
 }
 
-/// The whole body, at most `limit` bytes. A body that arrived in one piece is not copied.
+/// The whole body, at most `limit` bytes. A body that arrived in one piece is not copied. One that
+/// has not begun is waited for, like a head; one that has may be silent for `patience` at a time.
 pub(crate) async fn collect(
+    body: Incoming,
+    limit: usize,
+    budget: &ReadBudget,
+    patience: Duration,
+) -> Result<Bytes, BodyError> {
+    let mut held = Held::Nothing;
+    read_into(&mut held, body, limit, budget, patience).await?;
+    Ok(held.freeze())
+}
+
+/// What comes of a failure's body within [`FAILURE_TIME`], at most `limit` bytes.
+pub(crate) async fn collect_failure(body: Incoming, limit: usize, budget: &ReadBudget) -> Bytes {
+    let mut held = Held::Nothing;
+    let reading = read_into(&mut held, body, limit, budget, Duration::MAX);
+    // Whatever ended it, what came is what there is.
+    let _ = timeout(FAILURE_TIME, reading).await;
+    held.freeze()
+}
+
+/// A body as far as it has been read.
+enum Held {
+    Nothing,
+    One(Bytes),
+    Many(BytesMut),
+}
+
+impl Held {
+    fn freeze(self) -> Bytes {
+        match self {
+            Self::Nothing => Bytes::new(),
+            Self::One(piece) => piece,
+            Self::Many(pieces) => pieces.freeze(),
+        }
+    }
+}
+
+async fn read_into(
+    held: &mut Held,
     mut body: Incoming,
     limit: usize,
     budget: &ReadBudget,
-) -> Result<Bytes, BodyError> {
+    patience: Duration,
+) -> Result<(), BodyError> {
     let announced = body.size_hint().lower();
     if announced > limit as u64 {
         return Err(BodyError::TooLarge);
     }
     let first = match next_data(&mut body).await? {
-        None => return Ok(Bytes::new()),
+        None => return Ok(()),
         Some(first) if first.len() > limit => return Err(BodyError::TooLarge),
         Some(first) => first,
     };
-    let Some(second) = next_data(&mut body).await? else {
-        return Ok(first);
+    let begun = first.len();
+    *held = Held::One(first);
+    let Some(second) = more_data(&mut body, patience).await? else {
+        return Ok(());
     };
     let expected = usize::try_from(announced).unwrap_or(limit);
-    let expected = expected.max(first.len() + second.len());
+    let expected = expected.max(begun + second.len());
     let mut share = budget.share();
     hold(&mut share, expected).await?;
-    let mut whole = BytesMut::with_capacity(expected);
-    whole.extend_from_slice(&first);
+    let mut pieces = BytesMut::with_capacity(expected);
+    if let Held::One(first) = &*held {
+        pieces.extend_from_slice(first);
+    }
+    *held = Held::Many(pieces);
     let mut next = Some(second);
-    while let Some(data) = next {
-        let held = whole.len() + data.len();
-        if held > limit {
+    while let (Some(data), Held::Many(whole)) = (next, &mut *held) {
+        let len = whole.len() + data.len();
+        if len > limit {
             return Err(BodyError::TooLarge);
         }
-        hold(&mut share, held.max(expected)).await?;
+        hold(&mut share, len.max(expected)).await?;
         whole.extend_from_slice(&data);
-        next = next_data(&mut body).await?;
+        next = more_data(&mut body, patience).await?;
     }
-    Ok(whole.freeze())
+    Ok(())
 }
 
 async fn hold(share: &mut Share, bytes: usize) -> Result<(), BodyError> {
@@ -81,7 +133,7 @@ pub(crate) fn discard_soon(mut body: Incoming) {
     // Without a runtime there is no clock to bound it by.
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn(async move {
-            let _ = tokio::time::timeout(DISCARD_TIME, read_away(&mut body, &mut left)).await;
+            let _ = timeout(DISCARD_TIME, read_away(&mut body, &mut left)).await;
         });
     }
 }
@@ -89,7 +141,7 @@ pub(crate) fn discard_soon(mut body: Incoming) {
 /// Reads a body away if it is short, so that the connection stays usable; its errors do not matter.
 pub(crate) async fn discard(mut body: Incoming) {
     let mut left = DISCARD_LIMIT;
-    let _ = tokio::time::timeout(DISCARD_TIME, read_away(&mut body, &mut left)).await;
+    let _ = timeout(DISCARD_TIME, read_away(&mut body, &mut left)).await;
 }
 
 /// Reads to the end of a body, unless it is longer than `left`.
@@ -100,6 +152,12 @@ async fn read_away(body: &mut Incoming, left: &mut usize) {
             None => return,
         }
     }
+}
+
+/// More of a body that has begun.
+async fn more_data(body: &mut Incoming, patience: Duration) -> Result<Option<Bytes>, BodyError> {
+    let more = timeout(patience, next_data(body)).await;
+    more.unwrap_or(Err(BodyError::Silent(patience)))
 }
 
 async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {

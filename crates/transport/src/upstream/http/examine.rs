@@ -194,7 +194,8 @@ impl Probe<'_> {
             let reading = timeout(STEP, self.read(&mut body, is_response)).await;
             reading.map_err(|_| "no response in time".to_owned())??
         } else {
-            let reading = collect(response.into_body(), limit, &self.shared.budget);
+            let budget = &self.shared.budget;
+            let reading = collect(response.into_body(), limit, budget, STEP);
             let body = timeout(STEP, reading).await;
             let body = body.map_err(|_| "no whole body in time".to_owned())?;
             body.map_err(|error| format!("{error:?}"))?
