@@ -45,7 +45,7 @@ impl Plan {
 
 impl Plan {
     /// What is special about its peers and wires, for the report.
-    pub(crate) fn traits(&self) -> [(&'static str, bool); 22] {
+    pub(crate) fn traits(&self) -> [(&'static str, bool); 23] {
         let (server, wires) = (&self.server, [self.upstream_wire, self.client_wire]);
         [
             ("mode: reverse", self.mode == Mode::Reverse),
@@ -70,6 +70,7 @@ impl Plan {
             ("server: streams count for themselves", server.counts),
             ("server: priming", server.priming),
             ("server: silent on resumed streams", server.store_only),
+            ("server: bodies of failures stall", server.stalls),
             ("server: no sessions", !server.sessions),
             ("server: byte order mark", server.bom),
             ("server: lines end in CR", server.line_end == "\r"),
@@ -126,6 +127,8 @@ pub(crate) struct Personality {
     pub(crate) retry: Option<u64>,
     /// Whether a stream that a GET resumes brings what its log holds by then, and nothing more.
     pub(crate) store_only: bool,
+    /// Whether the bodies of its failures end before they are whole, and their connections do not.
+    pub(crate) stalls: bool,
     /// Comments on a quiet stream.
     pub(crate) comments: Option<Duration>,
 }

@@ -52,6 +52,8 @@ impl Plan {
         server.store_only = server.transport == Transport::Streamable
             && server.ids == Ids::All
             && Rng::new(!seed).chance(20);
+        server.stalls =
+            server.transport != Transport::Stdio && Rng::new(seed.rotate_left(13)).chance(20);
         odd_ids(&mut Rng::new(seed.rotate_left(7)), mode, &mut server);
         let troubled = draw == Draw::All && !rng.chance(5);
         let count = match mode {
@@ -148,6 +150,7 @@ impl Plan {
             noise: false,
             retry: None,
             store_only: false,
+            stalls: false,
             comments: None,
         };
         let client = ClientPlan {
@@ -215,6 +218,7 @@ fn personality(rng: &mut Rng) -> Personality {
             .chance(35)
             .then(|| rng.pick(&[0, 1, 500, 1000, 3000, 3_600_000])),
         store_only: false,
+        stalls: false,
         comments: rng.chance(30).then(|| ms(1000, 4000, rng)),
     };
     let modern = rng.chance(12);

@@ -1,8 +1,10 @@
 //! Answers that are none: what the server does to a request on which a fault falls.
 
 use std::io;
+use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::sse::endpoint;
 use super::visit::Ticket;
@@ -57,13 +59,20 @@ impl Server {
             }
             Fault::Status { status, error } => {
                 ticket.settle(Fate::Status(status));
-                if error && !id.is_null() {
+                let (kind, body) = if error && !id.is_null() {
                     let body = format!(
                         r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32050,"message":"the server's own error"}}}}"#
                     );
-                    return json_body(conn, status, &body).await;
+                    ("application/json", body)
+                } else {
+                    ("text/plain", String::new())
+                };
+                if self.plan.server.stalls && status != 204 {
+                    return stall(conn, ticket, status, kind, &body).await;
                 }
-                plain(conn, status, "").await
+                conn.write(&response(status, &[("content-type", kind)], &body))
+                    .await?;
+                Ok(true)
             }
             Fault::Busy { status, after } => {
                 let seconds = match after {
@@ -134,6 +143,32 @@ impl Server {
             }
         }
     }
+}
+
+/// How long the peer waits for the rest of the body of a failure.
+const REST: Duration = Duration::from_secs(1);
+
+/// A response whose body lacks its last bytes, which never come.
+async fn stall(
+    conn: &mut Conn,
+    ticket: &Ticket<'_>,
+    status: u16,
+    kind: &str,
+    body: &str,
+) -> io::Result<Kept> {
+    const MISSING: &str = "\n\n";
+    let whole = response(
+        status,
+        &[("content-type", kind)],
+        &format!("{body}{MISSING}"),
+    );
+    conn.write(&whole[..whole.len() - MISSING.len()]).await?;
+    if timeout(REST, conn.closed()).await.is_err() {
+        // Only by now the peer goes by the status.
+        ticket.settle(Fate::Status(status));
+        conn.closed().await;
+    }
+    Ok(false)
 }
 
 pub(super) fn response(status: u16, fields: &[(&str, &str)], body: &str) -> Vec<u8> {

@@ -102,7 +102,7 @@ pub struct RetryOptions {
     #[arg(long, value_name = "COUNT", default_value = "10", value_parser = values::attempts)]
     pub retry_max_attempts: u32,
 
-    /// Treat an event stream without a byte for so long as dead
+    /// Treat an event stream, or a JSON answer that has begun, as dead after so long without a byte
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = values::positive_duration)]
     pub idle_timeout: Duration,
 
