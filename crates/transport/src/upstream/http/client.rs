@@ -7,18 +7,20 @@
 //! - `request`: a request's body, which knows whether a connection took it;
 //! - `exclusive`: an HTTP/1.1 connection that is driven by whoever reads from it, without a task of
 //!   its own;
+//! - `shared`: HTTP/2 connections, and how full they are;
 //! - `pool`: which connection a request gets.
 
 mod exclusive;
 mod pool;
 mod request;
+mod shared;
 
 use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::TryFutureExt as _;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use shadowcat_sse::reconnect::Trouble;
 
 use super::dial::{self, Dial, DialError};
@@ -29,34 +31,22 @@ pub(crate) use request::{Delivery, RequestBody};
 
 /// A client for one server. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Client {
-    messages: Pool,
-    streams: Pool,
-}
+pub(crate) struct Client(Pool);
 
 impl Client {
     pub(crate) fn new(dial: Arc<dyn Dial>) -> Self {
-        Self {
-            messages: Pool::new(Arc::clone(&dial)),
-            streams: Pool::new(dial),
-        }
+        Self(Pool::new(dial))
     }
 
-    /// Sends a request: a GET on the connections for streams, anything else on those for messages,
-    /// so that on HTTP/2 a stream that nobody reads cannot use up the window of an answer.
-    /// `connected` learns when it has its connection.
+    /// Sends a request. `connected` learns when it has its connection.
     pub(crate) fn send(
         &self,
         request: Request<RequestBody>,
         connected: &Connected,
     ) -> impl Future<Output = Result<Response<Incoming>, SendError>> {
         let delivery = request.body().delivery();
-        let pool = match *request.method() {
-            Method::GET => &self.streams,
-            _ => &self.messages,
-        };
         // Boxed, as it goes from hand to hand, and each would have a place for it.
-        let response = pool.send(Box::new(request), connected);
+        let response = self.0.send(Box::new(request), connected);
         response.map_err(move |failed| SendError::new(failed, delivery.as_deref()))
     }
 }

@@ -17,6 +17,7 @@ use hyper::client::conn::http1;
 
 use super::pool::{Pool, Target};
 use super::request::RequestBody;
+use super::shared::Stream;
 use crate::repoll::Rounds;
 use crate::upstream::http::dial::Wire;
 
@@ -74,6 +75,7 @@ impl Exclusive {
             body,
             ended: false,
             home: Some((self, pool.clone())),
+            _stream: None,
         }))
     }
 
@@ -106,15 +108,18 @@ pub(crate) struct Incoming {
     ended: bool,
     /// HTTP/1.1: the connection, and where it goes when the body has ended.
     home: Option<(Box<Exclusive>, Pool)>,
+    /// HTTP/2: its place on the connection.
+    _stream: Option<Stream>,
 }
 
 impl Incoming {
     /// A body whose connection is driven elsewhere (HTTP/2).
-    pub(super) fn shared(body: hyper::body::Incoming) -> Self {
+    pub(super) fn shared(body: hyper::body::Incoming, stream: Stream) -> Self {
         Self {
             body,
             ended: false,
             home: None,
+            _stream: Some(stream),
         }
     }
 }
@@ -127,7 +132,9 @@ impl Body for Incoming {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self { body, ended, home } = &mut *self;
+        let Self {
+            body, ended, home, ..
+        } = &mut *self;
         let mut body = Pin::new(body);
         let frame = match home {
             None => body.poll_frame(cx),

@@ -1,4 +1,4 @@
-//! Which connection a request gets: one that is idle, the HTTP/2 connection that all share, or a
+//! Which connection a request gets: one that is idle, a place on one that many share (HTTP/2), or a
 //! new one.
 
 use std::collections::VecDeque;
@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use http::header::HOST;
 use http::{HeaderValue, Request, Response, Uri, Version};
-use hyper::client::conn::http2;
 use hyper_util::client::legacy::connect::Connection as _;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Connected;
 use super::exclusive::{Exclusive, Incoming};
 use super::request::RequestBody;
-use crate::upstream::http::dial::{Dial, DialError, Wire};
+use super::shared::{Place, SharedConnections};
+use crate::upstream::http::dial::{Dial, DialError};
 
 /// How long an unused connection is kept. Servers close theirs after five seconds by default
 /// (Node.js, uvicorn); a POST written into a connection that is just being closed is lost with its
@@ -24,10 +23,6 @@ use crate::upstream::http::dial::{Dial, DialError, Wire};
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Unused connections kept at most; the oldest go first.
 const MAX_IDLE: usize = 512;
-/// A connection that carries HTTP/2 is pinged so often while streams are open, and is dead when no
-/// answer came for [`HTTP2_PING_TIMEOUT`].
-const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
-const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The connections to one origin. Cheap to clone.
 #[derive(Clone)]
@@ -36,8 +31,7 @@ pub(super) struct Pool(Arc<Shared>);
 struct Shared {
     dial: Arc<dyn Dial>,
     idle: Mutex<Idle>,
-    /// What HTTP/2 requests share.
-    http2: Mutex<Option<http2::SendRequest<RequestBody>>>,
+    http2: SharedConnections,
 }
 
 #[derive(Default)]
@@ -59,10 +53,7 @@ pub(super) enum Failed {
 /// A connection that can take a request.
 enum Ready {
     Exclusive(Box<Exclusive>),
-    Shared {
-        sender: http2::SendRequest<RequestBody>,
-        reused: bool,
-    },
+    Shared(Place),
 }
 
 /// How a request names what it wants (RFC 9112, section 3.2).
@@ -79,7 +70,7 @@ impl Pool {
         Self(Arc::new(Shared {
             dial,
             idle: Mutex::default(),
-            http2: Mutex::default(),
+            http2: SharedConnections::default(),
         }))
     }
 
@@ -100,12 +91,12 @@ impl Pool {
                     address(&mut request, &uri, exclusive.target);
                     (exclusive.send(request, self).await, reused)
                 }
-                Ready::Shared { mut sender, reused } => {
+                Ready::Shared(place) => {
                     request.headers_mut().remove(HOST);
                     *request.uri_mut() = uri.clone();
                     *request.version_mut() = Version::HTTP_2;
-                    let sent = sender.try_send_request(*request).await;
-                    (sent.map(|response| response.map(Incoming::shared)), reused)
+                    let reused = place.reused;
+                    (place.send(*request).await, reused)
                 }
             };
             let mut error = match result {
@@ -120,15 +111,8 @@ impl Pool {
     }
 
     async fn ready(&self, uri: &Uri) -> Result<Ready, Failed> {
-        let shared = self.0.http2.lock().clone();
-        if let Some(mut sender) = shared {
-            if sender.ready().await.is_ok() {
-                return Ok(Ready::Shared {
-                    sender,
-                    reused: true,
-                });
-            }
-            self.0.http2.lock().take_if(|sender| sender.is_closed());
+        if let Some(place) = self.0.http2.place() {
+            return Ok(Ready::Shared(place));
         }
         if let Some(exclusive) = self.take() {
             return Ok(Ready::Exclusive(exclusive));
@@ -141,7 +125,8 @@ impl Pool {
         let wire = self.0.dial.dial(uri).await.map_err(Failed::Dial)?;
         let connected = wire.connected();
         if connected.is_negotiated_h2() {
-            return self.connect_http2(wire).await;
+            let place = self.0.http2.connect(wire).await;
+            return place.map(Ready::Shared).map_err(Failed::Http);
         }
         let target = if connected.is_proxied() {
             Target::Absolute
@@ -151,26 +136,6 @@ impl Pool {
         let exclusive = Exclusive::handshake(wire, target).await;
         let exclusive = exclusive.map_err(Failed::Http)?;
         Ok(Ready::Exclusive(exclusive))
-    }
-
-    async fn connect_http2(&self, wire: Wire) -> Result<Ready, Failed> {
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(HTTP2_PING_INTERVAL)
-            .keep_alive_timeout(HTTP2_PING_TIMEOUT)
-            .handshake(wire)
-            .await
-            .map_err(Failed::Http)?;
-        // Its errors reach the requests by hyper's own channels.
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
-        let mut shared = self.0.http2.lock();
-        let sender = shared.get_or_insert(sender).clone();
-        Ok(Ready::Shared {
-            sender,
-            reused: false,
-        })
     }
 
     /// An idle connection. Whether the server has closed it meanwhile shows when it is polled, which

@@ -2,13 +2,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Uri;
+use http::{Method, Uri};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use super::*;
 use crate::upstream::http::dial::Wire;
 use crate::upstream::{BoxFuture, Dispatched};
+
+mod http2;
 
 /// A server behind in-memory pipes that answers each request with its connection's number.
 struct Numbered {
