@@ -15,13 +15,15 @@
 mod excuses;
 mod pace;
 mod progress;
+mod sessions;
 mod silence;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use shadowcat_transport::metrics::Metrics;
 
-use crate::ledger::{Call, CallKey, Facts, Fate, Ledger, Outcome, SessionFacts};
+use crate::ledger::{Call, CallKey, ErrorSeen, Facts, Fate, Ledger, Outcome};
 use crate::plan::{CallPlan, Plan, Transport};
 
 pub(crate) use pace::{Recovery, recoveries};
@@ -71,7 +73,13 @@ pub(crate) fn violations(plan: &Plan, facts: &Facts) -> Vec<String> {
         judged.judge(&mut found);
     }
     for (name, session) in &facts.sessions {
-        judge_session(plan, facts, name, session, &mut found);
+        let judged = sessions::JudgedSession {
+            plan,
+            facts,
+            name,
+            session,
+        };
+        judged.judge(&mut found);
     }
     pace::judge(plan, facts, &mut found);
     silence::judge(plan, facts, &mut found);
@@ -219,7 +227,7 @@ impl JudgedCall<'_> {
         }
     }
 
-    fn judge_outcome(&self, at: std::time::Duration, outcome: &Outcome, found: &mut Vec<String>) {
+    fn judge_outcome(&self, at: Duration, outcome: &Outcome, found: &mut Vec<String>) {
         let key = self.key;
         match outcome {
             Outcome::Result(exec) => {
@@ -234,39 +242,7 @@ impl JudgedCall<'_> {
                     self.judge_complete(Some(*exec), found);
                 }
             }
-            Outcome::Error(error) => {
-                // What a process has written is in the pipe, whatever becomes of the process.
-                let late = error.kind.as_deref() == Some("timeout");
-                if self.plan.server.transport == Transport::Stdio
-                    && self.call.results_sent > 0
-                    && !late
-                {
-                    found.push(format!(
-                        "{key} failed after its result was written: {error:?}"
-                    ));
-                }
-                if excuses::find(
-                    self.plan,
-                    self.facts,
-                    key.client,
-                    self.wanted,
-                    self.call,
-                    at,
-                    error,
-                )
-                .is_none()
-                {
-                    found.push(format!(
-                        "{key} failed without need: {error:?}; posts {:?}; gets {:?}",
-                        self.call.posts, self.call.gets
-                    ));
-                }
-                // On a stream for everything the call's messages go on after its POST has failed.
-                let over = self.plan.server.transport.is_pipe();
-                if error.kind.as_deref() != Some("timeout") && !over {
-                    self.judge_complete(None, found);
-                }
-            }
+            Outcome::Error(error) => self.judge_error(at, error, found),
             Outcome::Abandoned if !self.wanted.client_cuts.is_empty() => {}
             Outcome::Abandoned => found.push(format!(
                 "{key}'s stream toward the client ended without an id"
@@ -274,6 +250,37 @@ impl JudgedCall<'_> {
             Outcome::Status(status) => {
                 found.push(format!("{key} was answered with status {status}"))
             }
+        }
+    }
+
+    fn judge_error(&self, at: Duration, error: &ErrorSeen, found: &mut Vec<String>) {
+        let key = self.key;
+        // What a process has written is in the pipe, whatever becomes of the process.
+        let late = error.kind.as_deref() == Some("timeout");
+        if self.plan.server.transport == Transport::Stdio && self.call.results_sent > 0 && !late {
+            found.push(format!(
+                "{key} failed after its result was written: {error:?}"
+            ));
+        }
+        let failed = excuses::Failed {
+            plan: self.plan,
+            facts: self.facts,
+            client: key.client,
+            wanted: self.wanted,
+            call: self.call,
+            at,
+            error,
+        };
+        if failed.excuse().is_none() {
+            found.push(format!(
+                "{key} failed without need: {error:?}; posts {:?}; gets {:?}",
+                self.call.posts, self.call.gets
+            ));
+        }
+        // On a stream for everything the call's messages go on after its POST has failed.
+        let over = self.plan.server.transport.is_pipe();
+        if !late && !over {
+            self.judge_complete(None, found);
         }
     }
 
@@ -325,11 +332,6 @@ fn arrives(plan: &Plan) -> bool {
         .all(|wire| wire.latency.is_zero() && wire.pace.is_zero())
 }
 
-/// Whether the server says that a subscription cannot be had again, now or later.
-fn ends_it(fate: &Fate) -> bool {
-    pace::is_final_for_standing(fate) && !matches!(fate, Fate::Status(401 | 403 | 501 | 505))
-}
-
 /// Whether the client has read the answers to all of its calls to their ends: what names no request
 /// may come with them.
 fn answers_are_read(facts: &Facts, client: usize) -> bool {
@@ -338,87 +340,6 @@ fn answers_are_read(facts: &Facts, client: usize) -> bool {
         let read = |(_, outcome): &(_, Outcome)| !matches!(outcome, Outcome::Abandoned);
         call.cancelled.is_none() && call.outcomes.iter().all(read)
     })
-}
-
-fn judge_session(
-    plan: &Plan,
-    facts: &Facts,
-    name: &str,
-    session: &SessionFacts,
-    found: &mut Vec<String>,
-) {
-    // What comes on one stream for everything goes to the client on several.
-    let one_way = !plan.server.transport.is_pipe() && !facts.one_log;
-    let mut got = session.got.clone();
-    if !one_way {
-        got.sort_by_key(|(_, number)| *number);
-    }
-    for pair in got.windows(2) {
-        if pair[1].1 <= pair[0].1 {
-            let twice = session.got.iter().filter(|(_, n)| *n == pair[1].1).count() > 1;
-            let what = if twice { "twice" } else { "out of order" };
-            found.push(format!("notice {} of {name} came {what}", pair[1].1));
-        }
-    }
-    if session.ended.is_some() && !session.gets.last().is_some_and(|get| ends_it(&get.fate)) {
-        found.push(format!(
-            "{name} was ended without need; gets {:?}",
-            session.gets
-        ));
-    }
-    let Some(client) = plan.clients.get(session.client) else {
-        return;
-    };
-    let reads = client.listens
-        && client.leaves_early.is_none()
-        && !facts.blind.contains(&session.client)
-        && (one_way || answers_are_read(facts, session.client));
-    if !reads {
-        return;
-    }
-    let got: BTreeSet<_> = session.got.iter().map(|(_, number)| *number).collect();
-    let mut due: BTreeSet<_> = session.notices_sent.iter().copied().collect();
-    due.retain(|number| arrives(plan) || session.notices_with_id.contains(number));
-    if session.lost.is_some() && !plan.upstream_wire[0].pace.is_zero() {
-        // What the session sent before it was lost drips in slowly; whoever learns of the loss from
-        // another request meanwhile need not wait for it.
-        due.clear();
-    }
-    if !one_way && !session.initialized {
-        // The session ended before it was in use, and so did what it had to say.
-        due.clear();
-    }
-    // A server without sessions has one stream for all, refused for all.
-    let gets = facts
-        .sessions
-        .values()
-        .filter(|other| std::ptr::eq(*other, session) || !plan.server.sessions);
-    let refused = gets
-        .flat_map(|session| &session.gets)
-        .any(|get| pace::is_final_for_standing(&get.fate));
-    // The answer to a handshake may be lost: nobody ever hears of its session, and the next one
-    // takes its place.
-    let replaced = plan.server.sessions
-        && session.gets.is_empty()
-        && facts
-            .sessions
-            .values()
-            .any(|other| other.client == session.client && other.began > session.began);
-    if session.lost.is_none() && !replaced && !refused && plan.server.standalone {
-        due.extend(
-            session
-                .notices_with_id
-                .iter()
-                .filter(|number| **number > session.missable),
-        );
-    }
-    let missing: Vec<_> = due.difference(&got).collect();
-    if !missing.is_empty() {
-        found.push(format!(
-            "notices {missing:?} of {name} were lost; gets {:?}",
-            session.gets
-        ));
-    }
 }
 
 #[cfg(test)]

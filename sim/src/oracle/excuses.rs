@@ -22,128 +22,204 @@ const BUDGET: usize = 10;
 /// The longest wait that the policy knows, jitter included.
 const LONGEST_WAIT: Duration = Duration::from_secs(40);
 
-/// Why this error is in order; `None` if the request should have succeeded.
-pub(super) fn find(
-    plan: &Plan,
-    facts: &Facts,
-    client: usize,
-    wanted: &CallPlan,
-    call: &Call,
-    at: Duration,
-    error: &ErrorSeen,
-) -> Option<&'static str> {
-    let sent = call.sent.unwrap_or_default();
-    let failed_dials = facts
-        .dials_failed
-        .iter()
-        .filter(|when| (sent..=at).contains(when))
-        .count();
-    if error.kind.as_deref() == Some("timeout") {
-        let disturbed = failed_dials > 0
+/// A request that failed.
+pub(super) struct Failed<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) facts: &'a Facts,
+    pub(super) client: usize,
+    pub(super) wanted: &'a CallPlan,
+    pub(super) call: &'a Call,
+    pub(super) at: Duration,
+    pub(super) error: &'a ErrorSeen,
+}
+
+type Excuse = Option<&'static str>;
+
+impl Failed<'_> {
+    /// Why this error is in order; `None` if the request should have succeeded.
+    pub(super) fn excuse(&self) -> Excuse {
+        if self.error.kind.as_deref() == Some("timeout") {
+            let excuse = self.by_its_deadline();
+            // Else it was the deadline of a handshake that it waited for.
+            let waited = self.call.posts.is_empty() && self.is_said_not_to_be_executed();
+            if excuse.is_some() || !waited {
+                return excuse;
+            }
+        }
+        self.by_its_process()
+            .or_else(|| match self.call.posts.last() {
+                None => self.by_never_arriving(),
+                Some(last) => self
+                    .on_the_way(last)
+                    .or_else(|| self.by_its_last_visit(last)),
+            })
+    }
+
+    fn sent(&self) -> Duration {
+        self.call.sent.unwrap_or_default()
+    }
+
+    /// Whether it was while the request was open.
+    fn is_meanwhile(&self, when: Duration) -> bool {
+        (self.sent()..=self.at).contains(&when)
+    }
+
+    fn failed_dials(&self) -> usize {
+        let dials = self.facts.dials_failed.iter();
+        dials.filter(|when| self.is_meanwhile(**when)).count()
+    }
+
+    /// All connections were reset meanwhile.
+    fn was_reset(&self) -> bool {
+        let mut resets = self.facts.resets.iter();
+        resets.any(|when| self.is_meanwhile(*when))
+    }
+
+    fn is_said_not_to_be_executed(&self) -> bool {
+        self.error.executed.as_deref() == Some("no")
+    }
+
+    fn is_safe(&self) -> bool {
+        self.wanted.method != "tools/call"
+    }
+
+    fn by_its_deadline(&self) -> Excuse {
+        let Self {
+            plan,
+            facts,
+            client,
+            wanted,
+            call,
+            at,
+            ..
+        } = *self;
+        let disturbed = self.failed_dials() > 0
             || !is_undisturbed(call)
             || lost_since(plan, facts, call, at)
             || is_silent(facts, call)
-            || its_process_hung(plan, facts, client, sent, at)
+            || its_process_hung(plan, facts, client, self.sent(), at)
             || asks_elsewhere(plan, facts, wanted, client);
-        if disturbed && plan.request_timeout.is_some_and(|limit| at >= sent + limit) {
-            return Some("the request's deadline");
-        }
-        // Else it was the deadline of a handshake that it waited for.
-        if !call.posts.is_empty() || error.executed.as_deref() != Some("no") {
+        let late = plan
+            .request_timeout
+            .is_some_and(|limit| at >= self.sent() + limit);
+        (disturbed && late).then_some("the request's deadline")
+    }
+
+    fn by_its_process(&self) -> Excuse {
+        if self.plan.server.transport != Transport::Stdio {
             return None;
         }
+        let ended = processes_ended(self.facts, self.client, self.sent(), self.at);
+        let unread = !self.is_safe() && self.error.executed.as_deref() == Some("unknown");
+        (ended > 1 || unread && ended > 0)
+            .then_some("its process ended, perhaps before it had read it")
     }
-    if plan.server.transport == Transport::Stdio {
-        let ended = processes_ended(facts, client, sent, at);
-        let unread = wanted.method == "tools/call" && error.executed.as_deref() == Some("unknown");
-        if ended > 1 || unread && ended > 0 {
-            return Some("its process ended, perhaps before it had read it");
-        }
-    }
-    let Some(last) = call.posts.last() else {
-        let reset = facts.resets.iter().any(|when| (sent..=at).contains(when));
+
+    /// The server has never seen it.
+    fn by_never_arriving(&self) -> Excuse {
+        let (sent, at) = (self.sent(), self.at);
         // The session may have to be restored first, which takes a handshake.
-        let handshakes = facts.handshakes.values().flatten();
-        let broken = handshakes
-            .filter(|visit| visit.at <= at && visit.until >= sent)
-            .count();
-        let unopened = facts.openings.iter().any(|opening| {
+        let mut handshakes = self.facts.handshakes.values().flatten();
+        let broken = handshakes.any(|visit| visit.at <= at && visit.until >= sent);
+        let unopened = self.facts.openings.iter().any(|opening| {
             let opened = matches!(&opening.fate, Fate::Stream(stream) if stream.opened);
             !opened && opening.at <= at && opening.until + LONGEST_PROBE >= sent
         });
-        return (failed_dials > 0 || reset || broken > 0 || unopened)
-            .then_some("it never reached the server");
-    };
-    if last.until >= at && facts.resets.iter().any(|when| (sent..=at).contains(when)) {
-        return Some("its connection was reset on the way to the server");
+        (self.failed_dials() > 0 || self.was_reset() || broken || unopened)
+            .then_some("it never reached the server")
     }
-    // No wait goes beyond the deadline.
-    if error.kind.as_deref() == Some("stream_ended")
-        && is_resumable(call)
-        && plan
-            .request_timeout
-            .is_some_and(|limit| at + LONGEST_WAIT >= sent + limit)
-    {
-        return Some("the next attempt would come after the request's deadline");
-    }
-    if lost_since(plan, facts, call, at) {
-        return Some("its session was lost");
-    }
-    if failed_dials > 0 && last.fate != Fate::Pending && !is_resumable(call) {
-        return Some("the upstream could not be reached");
-    }
-    if was_on_its_way(plan, facts, wanted, last, at, error) && !is_resumable(call) {
-        return Some("it was on its way once more when all connections were reset");
-    }
-    let safe = wanted.method != "tools/call";
-    let lost = call
-        .posts
-        .iter()
-        .filter(|post| is_lost_answer(&post.fate) || is_overtaken(plan, post))
-        .count()
-        + unseen(plan, facts, call);
-    // A safe request is sent once more before it fails.
-    let spent = !safe || lost > 1;
-    match &last.fate {
-        Fate::Pending | Fate::Hangs => facts
-            .resets
-            .iter()
-            .any(|when| (sent..=at).contains(when))
-            .then_some("all connections were reset"),
-        Fate::NoHead | Fate::Json { whole: false } => spent.then_some("its answer was lost"),
-        Fate::Status(_) => Some("the server's status"),
-        Fate::Busy { seconds, .. } => {
-            let long = seconds.is_some_and(|seconds| Duration::from_secs(seconds) > HINT_MAX);
-            let busy = call
-                .posts
-                .iter()
-                .filter(|post| matches!(post.fate, Fate::Busy { .. }))
-                .count();
-            let late = plan.request_timeout.is_some_and(|limit| {
-                at + Duration::from_secs(seconds.unwrap_or(30)) >= sent + limit
-            });
-            (long || late || busy >= BUDGET).then_some("the server stays busy")
+
+    /// What happened to it, or would have, after its last visit.
+    fn on_the_way(&self, last: &Visit) -> Excuse {
+        let Self {
+            plan,
+            facts,
+            wanted,
+            call,
+            at,
+            error,
+            ..
+        } = *self;
+        if last.until >= at && self.was_reset() {
+            return Some("its connection was reset on the way to the server");
         }
-        Fate::SessionLost
-            if is_overtaken(plan, last)
-                && error.kind.as_deref() == Some("session_lost")
-                && is_heard_by(plan, wanted, last.until, at) =>
+        // No wait goes beyond the deadline.
+        if error.kind.as_deref() == Some("stream_ended")
+            && is_resumable(call)
+            && plan
+                .request_timeout
+                .is_some_and(|limit| at + LONGEST_WAIT >= self.sent() + limit)
         {
-            Some("its session's stream ended meanwhile")
+            return Some("the next attempt would come after the request's deadline");
         }
-        Fate::SessionLost => {
-            let refused = call
-                .posts
-                .iter()
-                .filter(|post| post.fate == Fate::SessionLost)
-                .count();
-            (refused > 1 || failed_dials > 0 || is_put_off(facts, last, at))
-                .then_some("no session could be had")
+        if lost_since(plan, facts, call, at) {
+            return Some("its session was lost");
         }
-        Fate::Redirected { good } => (!good).then_some("a redirect that must not be followed"),
-        Fate::NoAnswer => Some("the server gave no answer"),
-        Fate::Json { whole: true } | Fate::Accepted => None,
-        Fate::Stream(_) => stream(facts, call, last, at, spent),
+        if self.failed_dials() > 0 && last.fate != Fate::Pending && !is_resumable(call) {
+            return Some("the upstream could not be reached");
+        }
+        if was_on_its_way(plan, facts, wanted, last, at, error) && !is_resumable(call) {
+            return Some("it was on its way once more when all connections were reset");
+        }
+        None
+    }
+
+    /// What the server did when it saw the request last.
+    fn by_its_last_visit(&self, last: &Visit) -> Excuse {
+        match &last.fate {
+            Fate::Pending | Fate::Hangs => self.was_reset().then_some("all connections were reset"),
+            Fate::NoHead | Fate::Json { whole: false } => {
+                self.is_spent().then_some("its answer was lost")
+            }
+            Fate::Status(_) => Some("the server's status"),
+            Fate::Busy { seconds, .. } => self.by_a_busy_server(*seconds),
+            Fate::SessionLost => self.by_a_lost_session(last),
+            Fate::Redirected { good } => (!good).then_some("a redirect that must not be followed"),
+            Fate::NoAnswer => Some("the server gave no answer"),
+            Fate::Json { whole: true } | Fate::Accepted => None,
+            Fate::Stream(_) => stream(self.facts, self.call, last, self.at, self.is_spent()),
+        }
+    }
+
+    /// A safe request is sent once more before it fails.
+    fn is_spent(&self) -> bool {
+        let Self {
+            plan, facts, call, ..
+        } = *self;
+        let lost = call
+            .posts
+            .iter()
+            .filter(|post| is_lost_answer(&post.fate) || is_overtaken(plan, post))
+            .count()
+            + unseen(plan, facts, call);
+        !self.is_safe() || lost > 1
+    }
+
+    fn by_a_busy_server(&self, seconds: Option<u64>) -> Excuse {
+        let long = seconds.is_some_and(|seconds| Duration::from_secs(seconds) > HINT_MAX);
+        let posts = self.call.posts.iter();
+        let busy = posts
+            .filter(|post| matches!(post.fate, Fate::Busy { .. }))
+            .count();
+        let again = self.at + Duration::from_secs(seconds.unwrap_or(30));
+        let late = self
+            .plan
+            .request_timeout
+            .is_some_and(|limit| again >= self.sent() + limit);
+        (long || late || busy >= BUDGET).then_some("the server stays busy")
+    }
+
+    fn by_a_lost_session(&self, last: &Visit) -> Excuse {
+        if is_overtaken(self.plan, last)
+            && self.error.kind.as_deref() == Some("session_lost")
+            && is_heard_by(self.plan, self.wanted, last.until, self.at)
+        {
+            return Some("its session's stream ended meanwhile");
+        }
+        let posts = self.call.posts.iter();
+        let refused = posts.filter(|post| post.fate == Fate::SessionLost).count();
+        (refused > 1 || self.failed_dials() > 0 || is_put_off(self.facts, last, self.at))
+            .then_some("no session could be had")
     }
 }
 

@@ -1,18 +1,25 @@
 //! One connection's event stream, and where it breaks.
+//!
+//! [`writer`] writes its bytes; [`sent`] keeps the books of what has left.
+
+mod sent;
+mod writer;
 
 use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::futures::Notified;
+
 use super::log::{Entry, Log, What};
-use super::modern;
 use super::visit::Ticket;
 use super::{Kept, Server, Session};
-use crate::fault::{Fault, How, Spot};
+use crate::fault::{Fault, How};
 use crate::http1::Conn;
 use crate::ledger::{Fate, StreamFate};
-use crate::plan::Framing;
+use sent::UnderWay;
+use writer::{Writer, Written};
 
 /// What a stream does apart from sending its events.
 pub(super) struct Course {
@@ -36,22 +43,24 @@ pub(super) struct Course {
     pub(super) tag: Option<String>,
 }
 
-/// How writing an event ended.
-enum Written {
-    Whole,
-    Cut(How),
+/// A stream on its connection.
+struct Streaming<'a> {
+    server: &'a Server,
+    session: &'a Session,
+    log: &'a Log,
+    ticket: &'a Ticket<'a>,
+    writer: Writer<'a>,
+    under_way: UnderWay,
+    /// Events that are new and no priming.
+    sent: u32,
 }
 
-struct Writer<'a> {
-    server: &'a Server,
-    conn: &'a mut Conn,
-    ticket: &'a Ticket<'a>,
-    tag: Option<String>,
-    cut: Option<(How, u32, Spot)>,
-    /// Events so far; the head is event 0.
-    count: u32,
-    /// The reader closed the connection.
-    left_by_reader: bool,
+/// The part of a log that a connection brings as it grows.
+struct Part {
+    from: usize,
+    new_from: usize,
+    end: usize,
+    polls_after: Option<u32>,
 }
 
 impl Server {
@@ -64,20 +73,37 @@ impl Server {
         ticket: &Ticket<'_>,
         course: Course,
     ) -> io::Result<Kept> {
-        let cut = match course.cut {
-            Some(Fault::Cut { how, event, spot }) => Some((how, event, spot)),
-            _ => None,
-        };
         ticket.settle(Fate::Stream(StreamFate::default()));
-        let mut writer = Writer {
+        let opening = self.opening(&course);
+        let mut streaming = Streaming {
             server: self,
-            conn,
+            session,
+            log,
             ticket,
-            tag: course.tag,
-            cut,
-            count: 0,
-            left_by_reader: false,
+            writer: Writer::new(self, conn, ticket, course.tag, course.cut),
+            under_way: UnderWay::default(),
+            sent: 0,
         };
+        if let Some(kept) = streaming.open(&opening, course.greets).await? {
+            return Ok(kept);
+        }
+        let part = Part {
+            from: course.from,
+            new_from: course.new_from,
+            end: match course.store_only {
+                true => log.len(),
+                false => usize::MAX,
+            },
+            polls_after: course.polls_after,
+        };
+        if let Some(kept) = streaming.replay(course.replayed).await? {
+            return Ok(kept);
+        }
+        streaming.follow(&part).await
+    }
+
+    /// What comes before the first event of the log.
+    fn opening(&self, course: &Course) -> String {
         let mut opening = String::new();
         if self.plan.server.bom {
             opening.push('\u{FEFF}');
@@ -89,422 +115,172 @@ impl Server {
         if let Some(greeting) = &course.greeting {
             opening.push_str(greeting);
         }
-        let (written, whole) = writer.head(&opening).await?;
-        ticket.update(|fate| {
+        opening
+    }
+}
+
+/// Each step gives back whether the connection is kept, once the stream is over.
+impl Streaming<'_> {
+    async fn open(&mut self, opening: &str, greets: bool) -> io::Result<Option<Kept>> {
+        let (written, whole) = self.writer.head(opening).await?;
+        self.ticket.update(|fate| {
             if let Fate::Stream(stream) = fate {
                 stream.opened = matches!(written, Written::Whole);
-                stream.new_messages += u32::from(course.greets && whole);
+                stream.new_messages += u32::from(greets && whole);
             }
         });
-        if let Written::Cut(how) = written {
-            self.fell_silent(session, how);
-            return writer.part(how).await;
+        match written {
+            Written::Whole => Ok(None),
+            Written::Cut(how) => {
+                self.server.fell_silent(self.session, how);
+                self.writer.part(how).await.map(Some)
+            }
         }
-        let mut position = course.from;
-        let end = match course.store_only {
-            true => log.len(),
-            false => usize::MAX,
-        };
-        let mut sent = 0;
-        let mut under_way = UnderWay::default();
-        for (of, position, mut entry) in course.replayed {
-            let own = std::ptr::eq(&*of, log);
+    }
+
+    /// Repeats what any stream of the session has brought.
+    async fn replay(
+        &mut self,
+        replayed: Vec<(Arc<Log>, usize, Entry)>,
+    ) -> io::Result<Option<Kept>> {
+        for (of, position, mut entry) in replayed {
+            let own = std::ptr::eq(&*of, self.log);
             if !own && entry.what == What::Priming {
                 // As the TypeScript SDK stores it.
                 (entry.what, entry.payload) = (What::Greeting, "{}".to_owned());
             }
-            let (written, whole) = writer.event(&entry).await?;
+            let (written, whole) = self.writer.event(&entry).await?;
             if whole && own {
-                let first = self.left(session, log, position, &entry, ticket, false);
-                under_way.put(self.ledger.now(), position, &entry, first);
-                sent += u32::from(first && entry.what != What::Priming);
+                let first = self.left(position, &entry, false);
+                self.sent += u32::from(first && entry.what != What::Priming);
             } else if whole {
                 of.sent_elsewhere(position);
-                self.ledger.hit("event of another stream");
+                self.server.ledger.hit("event of another stream");
             }
             if let Written::Cut(how) = written {
-                return self
-                    .cut_off(session, log, &mut writer, how, under_way)
-                    .await;
+                return self.cut_off(how).await.map(Some);
             }
         }
+        Ok(None)
+    }
+
+    /// Brings what there is, and then what comes.
+    async fn follow(&mut self, part: &Part) -> io::Result<Kept> {
+        let mut position = part.from;
         loop {
+            let log = self.log;
             let changed = log.changed.notified();
-            let (entry, over) = match position < end {
+            let (entry, over) = match position < part.end {
                 true => log.at(position),
                 false => (None, false),
             };
             if let Some(entry) = entry {
-                let repeated = position < course.new_from;
-                // What has no id is in no log: it leaves once.
-                if entry.id.is_some() || !repeated && !entry.sent {
-                    let (written, whole) = writer.event(&entry).await?;
-                    if whole {
-                        let first = self.left(session, log, position, &entry, ticket, repeated);
-                        under_way.put(self.ledger.now(), position, &entry, first);
-                    }
-                    if let Written::Cut(how) = written {
-                        return self
-                            .cut_off(session, log, &mut writer, how, under_way)
-                            .await;
-                    }
+                let repeated = position < part.new_from;
+                if let Some(kept) = self.bring(position, &entry, repeated).await? {
+                    return Ok(kept);
                 }
                 position += 1;
-                sent += u32::from(entry.what != What::Priming && !repeated);
+                self.sent += u32::from(entry.what != What::Priming && !repeated);
                 continue;
             }
             if over {
-                return writer.end().await;
+                return self.writer.end().await;
             }
-            if course.polls_after.is_some_and(|after| sent >= after) {
-                ticket.update(|fate| {
-                    if let Fate::Stream(stream) = fate {
-                        stream.polled = true;
-                    }
-                });
-                self.ledger.hit("polling close");
-                return writer.end().await;
+            if part.polls_after.is_some_and(|after| self.sent >= after) {
+                return self.end_to_be_polled().await;
             }
-            let quiet = self
-                .plan
-                .server
-                .comments
-                .unwrap_or(Duration::from_secs(86_400));
-            tokio::select! {
-                biased;
-                () = changed => {}
-                () = session.gone.cancelled() => {
-                    ticket.update(|fate| broke(fate, self.ledger.now(), How::Close));
-                    return Ok(false);
-                }
-                by_peer = writer.conn.closed() => {
-                    if by_peer {
-                        self.lost_under_way(session, log, ticket, under_way);
-                    }
-                    return Ok(false);
-                }
-                () = tokio::time::sleep(quiet) => writer.comment().await?,
+            if let Some(kept) = self.wait(changed).await? {
+                return Ok(kept);
             }
         }
     }
 
-    /// An event has left whole.
-    pub(super) fn left(
-        &self,
-        session: &Session,
-        log: &Log,
+    async fn bring(
+        &mut self,
         position: usize,
         entry: &Entry,
-        ticket: &Ticket<'_>,
         repeated: bool,
-    ) -> bool {
-        let first = log.sent(position);
-        ticket.update(|fate| {
+    ) -> io::Result<Option<Kept>> {
+        // What has no id is in no log: it leaves once.
+        if entry.id.is_none() && (repeated || entry.sent) {
+            return Ok(None);
+        }
+        let (written, whole) = self.writer.event(entry).await?;
+        if whole {
+            self.left(position, entry, repeated);
+        }
+        match written {
+            Written::Whole => Ok(None),
+            Written::Cut(how) => self.cut_off(how).await.map(Some),
+        }
+    }
+
+    async fn end_to_be_polled(&mut self) -> io::Result<Kept> {
+        self.ticket.update(|fate| {
             if let Fate::Stream(stream) = fate {
-                stream.ids |= entry.id.is_some();
-                stream.new_ids |= first && entry.id.is_some();
-                if entry.what == What::Response {
-                    stream.answered = true;
-                    stream.answered_at = Some(self.ledger.now());
-                }
-                let message = !matches!(entry.what, What::Priming | What::Greeting);
-                stream.new_messages += u32::from(first && message);
+                stream.polled = true;
             }
         });
-        if repeated {
-            self.ledger.hit("repeated event");
-        }
-        if !first {
-            return false;
-        }
-        match (entry.what, log.call) {
-            (What::Message(key, mark), _) => {
-                self.ledger.call(key, |call| call.sent_whole.push(mark));
+        self.server.ledger.hit("polling close");
+        self.writer.end().await
+    }
+
+    /// Waits for news.
+    async fn wait(&mut self, changed: Notified<'_>) -> io::Result<Option<Kept>> {
+        let comments = self.server.plan.server.comments;
+        let quiet = comments.unwrap_or(Duration::from_secs(86_400));
+        tokio::select! {
+            biased;
+            () = changed => {}
+            () = self.session.gone.cancelled() => {
+                self.writer.broke(How::Close);
+                return Ok(Some(false));
             }
-            (What::Result(key), _) => self.ledger.call(key, |call| call.results_sent += 1),
-            (What::Echo, Some(key)) if entry.id.is_none() => {
-                self.ledger.call(key, |call| call.echoes_sent += 1)
+            by_peer = self.writer.conn.closed() => {
+                if by_peer {
+                    self.lost_under_way();
+                }
+                return Ok(Some(false));
             }
-            (What::Notice(number), _) => self.ledger.with(|facts| {
-                let facts = facts.sessions.entry(session.name.clone()).or_default();
-                facts.notices_sent.push(number);
-            }),
-            _ => {}
+            () = tokio::time::sleep(quiet) => self.writer.comment().await?,
         }
-        true
+        Ok(None)
     }
 
     /// The wire breaks in the middle of an event, or goes silent until the reader leaves.
-    async fn cut_off(
-        &self,
-        session: &Session,
-        log: &Log,
-        writer: &mut Writer<'_>,
-        how: How,
-        under_way: UnderWay,
-    ) -> io::Result<Kept> {
-        self.fell_silent(session, how);
-        let kept = writer.part(how).await?;
-        if writer.left_by_reader {
-            self.lost_under_way(session, log, writer.ticket, under_way);
+    async fn cut_off(&mut self, how: How) -> io::Result<Kept> {
+        self.server.fell_silent(self.session, how);
+        let kept = self.writer.part(how).await?;
+        if self.writer.left_by_reader {
+            self.lost_under_way();
         }
         Ok(kept)
     }
 
-    /// The reader closed the connection: what was still on its way to it has not left.
-    fn lost_under_way(
-        &self,
-        session: &Session,
-        log: &Log,
-        ticket: &Ticket<'_>,
-        under_way: UnderWay,
-    ) {
-        let [proxy, _] = self.plan.upstream_wire;
-        let mut travel = 2 * proxy.latency;
-        if !proxy.pace.is_zero() {
-            travel += Duration::from_secs(2);
-        }
-        if travel.is_zero() {
-            return;
-        }
-        let since = self.ledger.now().saturating_sub(travel);
-        let ids = |sent: &Sent| sent.entry.id.is_some();
-        let (arrived, lost): (Vec<_>, Vec<_>) =
-            under_way.0.into_iter().partition(|sent| sent.at < since);
-        for sent in &lost {
-            ticket.update(|fate| {
-                if let Fate::Stream(stream) = fate {
-                    stream.answered &= sent.entry.what != What::Response;
-                    stream.ids = arrived.iter().any(ids);
-                    stream.new_ids = arrived.iter().any(|sent| sent.first && ids(sent));
-                }
-            });
-            if !sent.first {
-                continue;
-            }
-            log.unsent(sent.position);
-            match (sent.entry.what, log.call) {
-                (What::Message(key, mark), _) => {
-                    self.ledger
-                        .call(key, |call| call.sent_whole.retain(|one| *one != mark));
-                }
-                (What::Notice(number), _) => self.ledger.with(|facts| {
-                    let facts = facts.sessions.entry(session.name.clone()).or_default();
-                    facts.notices_sent.retain(|one| *one != number);
-                }),
-                _ => {}
-            }
-            ticket.update(|fate| {
-                if let Fate::Stream(stream) = fate
-                    && sent.entry.what != What::Priming
-                {
-                    stream.new_messages = stream.new_messages.saturating_sub(1);
-                }
-            });
-        }
-    }
-}
-
-/// What a connection has carried, to tell what was on its way when it ended.
-#[derive(Default)]
-struct UnderWay(Vec<Sent>);
-
-struct Sent {
-    at: Duration,
-    position: usize,
-    entry: Entry,
-    first: bool,
-}
-
-impl UnderWay {
-    fn put(&mut self, at: Duration, position: usize, entry: &Entry, first: bool) {
-        let entry = Entry {
-            payload: String::new(),
-            ..entry.clone()
-        };
-        self.0.push(Sent {
-            at,
-            position,
-            entry,
-            first,
-        });
-    }
-}
-
-fn broke(fate: &mut Fate, at: Duration, how: How) {
-    if let Fate::Stream(stream) = fate {
-        stream.broke = Some((at, how));
-    }
-}
-
-impl Writer<'_> {
-    /// Writes the head and what opens the body. The second value tells whether the reader has the
-    /// body's opening whole.
-    async fn head(&mut self, opening: &str) -> io::Result<(Written, bool)> {
-        let chunked = self.server.plan.server.framing == Framing::Chunked;
-        let framing = if chunked {
-            "transfer-encoding: chunked"
-        } else {
-            "connection: close"
-        };
-        let head =
-            format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{framing}\r\n\r\n");
-        let mut bytes = head.into_bytes();
-        bytes.extend(self.framed(opening.as_bytes()));
-        self.put(&bytes, false, None).await
+    /// An event has left whole; whether for the first time.
+    fn left(&mut self, position: usize, entry: &Entry, repeated: bool) -> bool {
+        let Self {
+            server,
+            session,
+            log,
+            ticket,
+            ..
+        } = *self;
+        let first = server.left(session, log, position, entry, ticket, repeated);
+        let now = server.ledger.now();
+        self.under_way.put(now, position, entry, first);
+        first
     }
 
-    async fn comment(&mut self) -> io::Result<()> {
-        let end = self.server.plan.server.line_end;
-        let bytes = self.framed(format!(": quiet{end}{end}").as_bytes());
-        self.conn.write(&bytes).await
-    }
-
-    /// Writes an event. The second value tells whether the reader has it whole.
-    async fn event(&mut self, entry: &Entry) -> io::Result<(Written, bool)> {
-        let bytes = self.render(entry);
-        self.put(&bytes, true, entry.id.as_deref()).await
-    }
-
-    async fn put(
-        &mut self,
-        bytes: &[u8],
-        framed: bool,
-        id: Option<&str>,
-    ) -> io::Result<(Written, bool)> {
-        let here = self.cut.filter(|(_, event, _)| *event == self.count);
-        self.count += 1;
-        let Some((how, _, spot)) = here else {
-            let out = if framed {
-                self.framed(bytes)
-            } else {
-                bytes.to_vec()
-            };
-            self.conn.write(&out).await?;
-            return Ok((Written::Whole, true));
-        };
-        let (spot, at) = match spot.find(bytes) {
-            Some(at) => (spot, at),
-            None => (Spot::Inside(128), bytes.len() / 2),
-        };
-        // In order, a body cannot end before its head has.
-        let at = if how == How::End && !framed {
-            bytes.len()
-        } else {
-            at
-        };
-        let out = if framed {
-            self.framed(&bytes[..at])
-        } else {
-            bytes[..at].to_vec()
-        };
-        self.conn.write(&out).await?;
-        self.server.ledger.hit(
-            Fault::Cut {
-                how,
-                event: 0,
-                spot,
-            }
-            .name(),
-        );
-        self.server.ledger.hit(spot.name());
-        self.server.ledger.note(format_args!(
-            "server   stream {how:?} {spot:?} at byte {at} of {} of event {} {id:?}",
-            bytes.len(),
-            self.count - 1,
-        ));
-        // What follows an opening in its chunk is framing.
-        let chunked = self.server.plan.server.framing == Framing::Chunked;
-        let end = bytes.len() - if chunked && !framed { 2 } else { 0 };
-        let whole = at > 0 && (at >= end || at + 1 == end && bytes[..end].ends_with(b"\r\n"));
-        Ok((Written::Cut(how), whole))
-    }
-
-    /// In the framing of the response's body.
-    fn framed(&self, bytes: &[u8]) -> Vec<u8> {
-        if self.server.plan.server.framing == Framing::UntilClose || bytes.is_empty() {
-            return bytes.to_vec();
-        }
-        let mut out = format!("{:x}\r\n", bytes.len()).into_bytes();
-        out.extend_from_slice(bytes);
-        out.extend_from_slice(b"\r\n");
-        out
-    }
-
-    fn render(&self, entry: &Entry) -> Vec<u8> {
-        let payload = match &self.tag {
-            Some(tag) => &entry.payload.replace(modern::TAG, tag),
-            None => &entry.payload,
-        };
-        let server = &self.server.plan.server;
-        let end = server.line_end;
-        let mut text = String::new();
-        if server.noise {
-            self.noise(&mut text);
-        }
-        if let Some(id) = &entry.id {
-            let id = match id.rsplit_once('/') {
-                Some((_, number)) if server.counts => number,
-                _ => id,
-            };
-            let _ = write!(text, "id: {id}{end}");
-        }
-        if entry.what == What::Priming {
-            let _ = write!(text, "data:{end}{end}");
-            return text.into_bytes();
-        }
-        if self.count.is_multiple_of(2) {
-            let _ = write!(text, "event: message{end}");
-        }
-        match payload.split_once(",\"pad\"") {
-            Some((head, tail)) if server.noise => {
-                let _ = write!(text, "data: {head},{end}data: \"pad\"{tail}{end}{end}");
-            }
-            _ => {
-                let _ = write!(text, "data: {payload}{end}{end}");
-            }
-        }
-        text.into_bytes()
-    }
-
-    fn noise(&self, text: &mut String) {
-        let end = self.server.plan.server.line_end;
-        let _ = match self.count % 5 {
-            0 => write!(text, "event: ping{end}data: {{}}{end}{end}"),
-            1 => write!(text, "data: this is no JSON{end}{end}"),
-            2 => write!(text, "unknown: field{end}:{end}"),
-            3 => write!(text, "event: message{end}{end}"),
-            _ => Ok(()),
-        };
-    }
-
-    /// The end of the body, in order.
-    async fn end(&mut self) -> io::Result<Kept> {
-        if self.server.plan.server.framing == Framing::UntilClose {
-            return Ok(false);
-        }
-        self.conn.write(b"0\r\n\r\n").await?;
-        Ok(true)
-    }
-
-    /// Breaks the stream.
-    async fn part(&mut self, how: How) -> io::Result<Kept> {
-        let now = self.server.ledger.now();
-        self.ticket.update(|fate| broke(fate, now, how));
-        match how {
-            How::End => self.end().await,
-            How::Close => Ok(false),
-            How::Reset => {
-                self.conn.wire.cutter().reset();
-                Ok(false)
-            }
-            How::Silence => {
-                self.left_by_reader = self.conn.closed().await;
-                self.server
-                    .ledger
-                    .note(format_args!("server   silent stream was closed"));
-                Ok(false)
-            }
-        }
+    fn lost_under_way(&mut self) {
+        let under_way = std::mem::take(&mut self.under_way);
+        let Self {
+            server,
+            session,
+            log,
+            ticket,
+            ..
+        } = *self;
+        server.lost_under_way(session, log, ticket, under_way);
     }
 }
