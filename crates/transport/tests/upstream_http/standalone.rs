@@ -174,7 +174,8 @@ async fn an_outage_of_an_hour_is_survived_with_few_attempts() {
 async fn a_server_that_is_down_at_the_first_attempt_does_not_hold_up_the_opening() {
     let server = serving(|_| events([event_id("a", note(1)), Step::Hang]));
     let leg = in_session(&server).await;
-    // The connection of the handshake is not used for streams.
+    // The connection of the handshake is idle for too long to be used again.
+    tokio::time::sleep(Duration::from_secs(5)).await;
     server.refuse(2);
     let started = Instant::now();
     let mut incoming = leg.standalone().await.unwrap();
