@@ -3,6 +3,8 @@
 //! The checks panic on a violation, as tests do.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used)]
 
+mod total;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,24 +35,22 @@ pub async fn check(make: Make<'_>) {
     an_attached_reader_makes_appends_wait(make).await;
     one_large_record_is_kept_alone(make).await;
     tiny_records_are_bounded_too(make).await;
-    the_total_bound_takes_finished_streams_first(make).await;
     time_to_live_ends_everything(make).await;
     a_finished_stream_takes_no_more(make).await;
     a_page_is_bounded(make).await;
     a_gap_is_told_once(make).await;
     a_replaced_reader_has_no_say(make).await;
     what_was_delivered_goes_before_an_append_waits(make).await;
-    the_total_bound_takes_the_oldest_notifications(make).await;
-    the_total_bound_never_takes_what_must_stay(make).await;
-    a_crowded_reader_is_waited_for(make).await;
-    a_delivered_stream_rests_before_it_goes(make).await;
+    a_lost_request_is_told_from_one_that_was_read(make).await;
     a_log_tells_what_it_holds(make).await;
     nothing_is_kept_before_the_first_event(make).await;
+    total::check(make).await;
 }
 
 struct Fixture {
     log: Arc<dyn EventLog>,
     now: Instant,
+    total_bytes: usize,
 }
 
 impl Fixture {
@@ -58,6 +58,7 @@ impl Fixture {
         Self {
             log: make(limits),
             now: Instant::now(),
+            total_bytes: limits.total_bytes,
         }
     }
 
@@ -67,10 +68,24 @@ impl Fixture {
         class: Class,
         size: usize,
     ) -> Result<EventId, AppendError> {
+        self.deliver(stream, class, size, Delivery::Pending).await
+    }
+
+    /// Whatever comes, the total bound holds.
+    async fn deliver(
+        &self,
+        stream: StreamNumber,
+        class: Class,
+        size: usize,
+        delivery: Delivery,
+    ) -> Result<EventId, AppendError> {
         let payload = Bytes::from(vec![b'x'; size]);
-        self.log
-            .append(SESSION, stream, class, payload, Delivery::Pending, self.now)
-            .await
+        let appended = self
+            .log
+            .append(SESSION, stream, class, payload, delivery, self.now)
+            .await;
+        assert!(self.log.usage().bytes <= self.total_bytes, "{size} more");
+        appended
     }
 
     async fn note(&self, size: usize) -> EventId {
@@ -97,7 +112,7 @@ fn id(sequence: u64) -> EventId {
 fn small() -> Limits {
     Limits {
         stream_bytes: 100,
-        total_bytes: 1000,
+        total_bytes: 2000,
         record_bytes: 0,
         ttl: Duration::from_secs(300),
     }
@@ -226,39 +241,6 @@ async fn tiny_records_are_bounded_too(make: Make<'_>) {
     assert_eq!(f.log.usage().notifications_given_up, 1);
 }
 
-async fn the_total_bound_takes_finished_streams_first(make: Make<'_>) {
-    let mut f = Fixture::new(
-        make,
-        Limits {
-            stream_bytes: 600_000,
-            total_bytes: 1_000_000,
-            ..small()
-        },
-    );
-    let done = StreamNumber(1);
-    f.append(done, Class::Response, 500_000)
-        .await
-        .expect("append");
-    let cursor = EventId::start(done);
-    f.log
-        .read(SESSION, cursor, usize::MAX, f.now)
-        .await
-        .expect("read");
-    f.log.finish(SESSION, done, f.now).await;
-    f.now += Duration::from_secs(31);
-    f.note(300_000).await;
-    assert_eq!(f.log.usage().streams_given_up, 0, "there is room");
-    f.note(290_000).await;
-    assert_eq!(f.log.usage().streams_given_up, 1);
-    assert_eq!(
-        sequences(&f.read(0).await),
-        [1, 2],
-        "the live stream kept all"
-    );
-    let gone = f.log.read(SESSION, cursor, usize::MAX, f.now).await;
-    assert_eq!(gone, Err(ReadError::Unknown));
-}
-
 async fn time_to_live_ends_everything(make: Make<'_>) {
     let f = Fixture::new(make, small());
     f.append(STREAM, Class::Response, 10).await.expect("append");
@@ -341,106 +323,24 @@ async fn what_was_delivered_goes_before_an_append_waits(make: Make<'_>) {
     assert_eq!(f.log.usage().notifications_given_up, 0);
 }
 
-/// Bounds that the overhead of a few streams does not matter to.
-fn wide() -> Limits {
-    Limits {
-        stream_bytes: 500_000,
-        total_bytes: 1_000_000,
-        ..small()
+async fn a_lost_request_is_told_from_one_that_was_read(make: Make<'_>) {
+    let f = Fixture::new(make, small());
+    for _ in 0..2 {
+        f.append(STREAM, Class::ServerRequest, 10)
+            .await
+            .expect("append");
     }
-}
-
-async fn the_total_bound_takes_the_oldest_notifications(make: Make<'_>) {
-    let f = Fixture::new(make, wide());
-    let other = StreamNumber(9);
-    for stream in [other, STREAM, other, STREAM] {
-        let appended = f.append(stream, Class::Notification, 240_000).await;
-        appended.expect("append");
-    }
-    f.log.attach(SESSION, STREAM, 1).await;
-    let last = f.append(StreamNumber(10), Class::Notification, 240_000);
-    last.await.expect("append");
-    let page = |stream, sequence| {
-        let cursor = EventId { stream, sequence };
-        f.log.read(SESSION, cursor, usize::MAX, f.now)
+    f.log.read(SESSION, id(0), 1, f.now).await.expect("read");
+    let lost = async || {
+        [
+            f.log.lost(SESSION, id(1)).await,
+            f.log.lost(SESSION, id(2)).await,
+        ]
     };
-    let page_of_other = page(other, 0).await.expect("read");
-    assert_eq!(sequences(&page_of_other), [2], "its oldest went");
-    assert_eq!(sequences(&page(STREAM, 0).await.expect("read")), [1, 2]);
-    assert_eq!(f.log.usage().notifications_given_up, 1);
-}
-
-async fn the_total_bound_never_takes_what_must_stay(make: Make<'_>) {
-    let f = Fixture::new(make, wide());
-    for stream in 1..=6 {
-        let stream = StreamNumber(stream);
-        f.append(stream, Class::Response, 300_000)
-            .await
-            .expect("append");
-        f.log.finish(SESSION, stream, f.now).await;
-    }
-    assert_eq!(f.log.usage().bytes, 1_800_000);
-    let beyond = StreamNumber(7);
-    let first = f.append(beyond, Class::Notification, 10).await;
-    assert_eq!(
-        first,
-        Ok(EventId {
-            stream: beyond,
-            sequence: 1
-        })
-    );
-    assert_eq!(
-        f.log.usage().bytes,
-        1_800_000,
-        "a notification finds no room"
-    );
-    assert_eq!(f.log.usage().notifications_given_up, 1);
-    assert_eq!(f.log.usage().streams_given_up, 0);
-}
-
-async fn a_crowded_reader_is_waited_for(make: Make<'_>) {
-    let f = Fixture::new(make, wide());
-    for stream in 10..14 {
-        let stream = StreamNumber(stream);
-        f.append(stream, Class::Response, 300_000)
-            .await
-            .expect("append");
-    }
-    f.log.open(SESSION, STREAM, f.now).await;
-    f.log.attach(SESSION, STREAM, 1).await;
-    assert_eq!(f.note(10).await, id(1), "one at a time passes");
-    let full = f.append(STREAM, Class::Notification, 10).await;
-    assert_eq!(full, Err(AppendError::Full));
-    assert_eq!(sequences(&f.read(0).await), [1]);
-    assert_eq!(f.note(10).await, id(2));
-}
-
-async fn a_delivered_stream_rests_before_it_goes(make: Make<'_>) {
-    let mut f = Fixture::new(make, wide());
-    let done = StreamNumber(1);
-    f.append(done, Class::Response, 450_000)
-        .await
-        .expect("append");
-    f.log.finish(SESSION, done, f.now).await;
-    let cursor = EventId::start(done);
-    let read = f.log.read(SESSION, cursor, usize::MAX, f.now).await;
-    read.expect("read");
-    f.note(300_000).await;
-    f.note(100_000).await;
-    f.now += Duration::from_secs(29);
-    f.append(StreamNumber(4), Class::Response, 300_000)
-        .await
-        .expect("append");
-    assert_eq!(f.log.usage().streams_given_up, 0, "notifications go first");
-    assert_eq!(f.log.usage().notifications_given_up, 1);
-    f.append(StreamNumber(5), Class::Response, 400_000)
-        .await
-        .expect("append");
-    assert_eq!(
-        f.log.usage().streams_given_up,
-        1,
-        "the bound comes before the rest"
-    );
+    assert_eq!(lost().await, [false, false]);
+    f.log.expire(f.now + small().ttl).await;
+    assert_eq!(lost().await, [false, true]);
+    assert!(!f.log.lost(SESSION, id(3)).await, "never issued");
 }
 
 async fn a_log_tells_what_it_holds(make: Make<'_>) {

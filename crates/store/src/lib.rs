@@ -58,7 +58,8 @@ pub struct SessionKey(pub u64);
 pub enum Class {
     /// A notification: the oldest may go when nobody reads the stream.
     Notification,
-    /// A request of the server: kept until its time to live is over.
+    /// A request of the server: kept until it is [settled](EventLog::settle) or its time to live is
+    /// over.
     ServerRequest,
     /// The response of an exchange: kept until its time to live is over.
     Response,
@@ -100,9 +101,13 @@ pub struct Page {
 /// Why a record was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The stream's bound is reached and a reader is attached: wait for it, then try again.
-    #[error("the stream's replay buffer is full and its reader is behind")]
+    /// A bound is reached and a reader is attached: try again when it has read, or after a while.
+    #[error("the replay memory is full and a reader is attached")]
     Full,
+    /// A request of the server that nobody reads: the total bound is reached, and it may push out
+    /// nothing.
+    #[error("the replay memory is full of what must be kept")]
+    NoRoom,
     /// The stream was finished, or the session forgotten.
     #[error("the stream is closed")]
     Closed,
@@ -152,16 +157,26 @@ impl Default for Limits {
 ///   position before the first record: a priming event carries it.
 /// - **Order.** A read returns records in append order, exclusively after the cursor, each once.
 /// - **Bounds.** A record counts its payload and [`Limits::record_bytes`]. A stream holds at most
-///   its bound, except that one larger record is kept alone, and that responses and server requests are always taken (their number is
-///   bounded by the exchanges in flight). All streams together hold at most the total bound, with
-///   the same exceptions.
+///   its bound, except that one larger record is kept alone, and that responses and open server
+///   requests are taken beyond it. All streams together hold at most the total bound, whatever they
+///   hold; a record that is larger than all of it is held, one at a time, only for a reader that
+///   waits for it.
 /// - **Giving up.** In a full stream the delivered notifications go first, the oldest before the
 ///   others; then an append waits for an attached reader ([`AppendError::Full`]); without a reader
 ///   the oldest unread notifications go. When the total is reached: finished streams whose records
 ///   were all delivered, after a short rest, oldest first; then, over all streams, the oldest
 ///   notifications that were delivered or have no reader; then delivered finished streams without
-///   their rest. A response or a server request that was not delivered is given up only when its
-///   time to live is over, or its session is forgotten. What is given up unread is counted.
+///   their rest. That is all that goes for a record that nobody waits for. For one whose reader has
+///   read everything else, and for a response, finished streams go that were not delivered, oldest
+///   first; for a response that is not under way already, then responses and server requests of
+///   the other streams, oldest first. What finds no room even so leaves unsaved if its bytes are
+///   under way ([`Delivery::Live`]), waits for an attached reader ([`AppendError::Full`]), is refused
+///   if it is a server request ([`AppendError::NoRoom`]), or is given up at once. What is given up
+///   unread is counted. Before the total is reached, a response that was not delivered and an open
+///   server request are given up only when their time to live is over, or their session is
+///   forgotten.
+/// - **Settled requests.** A server request that waits for no answer any more may go like a
+///   notification.
 /// - **Evicted cursor.** A reader whose cursor points at given-up records gets what is left, and
 ///   [`Page::missed`] says how many are gone.
 /// - **Readers.** Readers of a stream are numbered by their owner; the highest number attached so
@@ -209,6 +224,13 @@ pub trait EventLog: Send + Sync + 'static {
     /// Whether the record of this id is still held.
     fn holds(&self, session: SessionKey, id: EventId) -> LogFuture<'_, bool>;
 
+    /// Whether the record of this id was given up before anybody read it. Not told of a stream that
+    /// is gone.
+    fn lost(&self, session: SessionKey, id: EventId) -> LogFuture<'_, bool>;
+
+    /// The server request of this id waits for no answer any more. No effect on any other record.
+    fn settle(&self, session: SessionKey, id: EventId) -> LogFuture<'_, ()>;
+
     /// No more appends will come.
     fn finish(&self, session: SessionKey, stream: StreamNumber, now: Instant) -> LogFuture<'_, ()>;
 
@@ -231,6 +253,8 @@ pub struct Usage {
     pub streams: usize,
     /// Unread notifications given up for want of room, since the start.
     pub notifications_given_up: u64,
+    /// Unread responses given up for want of room, since the start.
+    pub responses_given_up: u64,
     /// Finished streams given up before their time to live was over, since the start.
     pub streams_given_up: u64,
     /// Records whose time to live was over before anybody read them, since the start.

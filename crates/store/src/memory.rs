@@ -4,6 +4,7 @@
 //! bound over all streams needs one place that sees them all. What may go first when that bound is
 //! reached stands first in an index, so that giving up costs no search.
 
+mod room;
 mod stream;
 
 use std::collections::{BTreeSet, HashMap};
@@ -16,15 +17,8 @@ use crate::{
     AppendError, Class, Delivery, EventId, EventLog, Limits, LogFuture, Page, ReadError,
     SessionKey, StreamNumber, Usage,
 };
-use stream::{Stored, Stream};
-
-/// How long a finished stream whose records were all delivered rests before it may be given up
-/// for room: the client may not have received what left last.
-const DELIVERED_REST: Duration = Duration::from_secs(30);
-
-/// What a stream costs besides its records, roughly: its map entries and its first ring block.
-/// Counted toward the total, or many tiny streams would slip under it.
-const STREAM_OVERHEAD: usize = 512;
+use room::{Oldest, Reach};
+use stream::{GivenUp, Stored, Stream};
 
 /// Payloads up to this size are copied. As it arrives a payload is a piece of the buffer that it was
 /// read into, 8 KiB or more, which a notification of 100 bytes must not keep.
@@ -48,8 +42,10 @@ struct Inner {
     finished: BTreeSet<(Instant, SessionKey, StreamNumber)>,
     /// Those of them that were delivered to the end.
     delivered: BTreeSet<(Instant, SessionKey, StreamNumber)>,
-    /// Streams with a notification that may go, by the arrival of the oldest.
+    /// Streams with a record that may go, by the arrival of the oldest.
     spare: BTreeSet<(u64, SessionKey, StreamNumber)>,
+    /// Unfinished streams with a record that is kept, by the arrival of the oldest.
+    kept: BTreeSet<(u64, SessionKey, StreamNumber)>,
     arrivals: u64,
     usage: Usage,
 }
@@ -86,17 +82,13 @@ impl Inner {
         change: impl FnOnce(&mut Stream, &mut Usage) -> T,
     ) -> Option<T> {
         let entry = self.sessions.get_mut(&session)?.get_mut(&stream)?;
-        let before = (entry.spare(), entry.finished, entry.is_delivered());
+        let before = (Oldest::of(entry), entry.finished, entry.is_delivered());
         let result = change(entry, &mut self.usage);
-        let after = (entry.spare(), entry.finished, entry.is_delivered());
-        if before.0 != after.0 {
-            if let Some(arrival) = before.0 {
-                self.spare.remove(&(arrival, session, stream));
-            }
-            if let Some(arrival) = after.0 {
-                self.spare.insert((arrival, session, stream));
-            }
-        }
+        let after = (Oldest::of(entry), entry.finished, entry.is_delivered());
+        let name = (session, stream);
+        before
+            .0
+            .replace(after.0, name, &mut self.spare, &mut self.kept);
         if let Some(at) = after.1 {
             if before.1.is_none() {
                 self.finished.insert((at, session, stream));
@@ -119,46 +111,11 @@ impl Inner {
                 self.finished.remove(&(at, session, stream));
                 self.delivered.remove(&(at, session, stream));
             }
-            if let Some(arrival) = gone.spare() {
-                self.spare.remove(&(arrival, session, stream));
-            }
+            let (name, gone) = ((session, stream), Oldest::of(&gone));
+            gone.replace(Oldest::default(), name, &mut self.spare, &mut self.kept);
         }
         if streams.is_empty() {
             self.sessions.remove(&session);
-        }
-    }
-
-    /// Memory held, overhead included.
-    fn held(&self) -> usize {
-        self.usage.bytes + self.usage.streams * STREAM_OVERHEAD
-    }
-
-    /// Brings the total under `bound` as far as the contract allows.
-    fn shrink(&mut self, bound: usize, now: Instant) {
-        self.give_up_finished(bound, DELIVERED_REST, now);
-        while self.held() > bound
-            && let Some(&(_, session, stream)) = self.spare.first()
-        {
-            let given_up = self.change(session, stream, |stream, usage| {
-                if let Some(gone) = stream.give_up_oldest() {
-                    usage.bytes -= gone.bytes;
-                    usage.notifications_given_up += u64::from(gone.unread);
-                }
-            });
-            if given_up.is_none() {
-                return;
-            }
-        }
-        self.give_up_finished(bound, Duration::ZERO, now);
-    }
-
-    fn give_up_finished(&mut self, bound: usize, rest: Duration, now: Instant) {
-        while self.held() > bound
-            && let Some(&(at, session, stream)) = self.delivered.first()
-            && now.saturating_duration_since(at) >= rest
-        {
-            self.usage.streams_given_up += 1;
-            self.remove(session, stream);
         }
     }
 
@@ -176,32 +133,34 @@ impl Inner {
             if stream.finished.is_some() {
                 return Err(AppendError::Closed);
             }
-            stream.make_room(size, limits.stream_bytes, |gone| {
-                usage.bytes -= gone.bytes;
-                usage.notifications_given_up += u64::from(gone.unread);
-            })
+            stream.make_room(size, limits.stream_bytes, |gone| usage.give_up(&gone))?;
+            Ok(stream.is_awaited())
         });
-        room.unwrap_or(Err(AppendError::Closed))?;
-        let bound = limits.total_bytes.saturating_sub(size);
-        if self.held() > bound {
-            self.shrink(bound, now);
-        }
-        let crowded = class == Class::Notification && self.held() > bound;
+        let awaited = room.unwrap_or(Err(AppendError::Closed))?;
+        let reach = match (class, delivery) {
+            (Class::Response, Delivery::Pending) => Reach::Everything,
+            (Class::Response, Delivery::Live) => Reach::Finished,
+            _ if awaited => Reach::Finished,
+            _ => Reach::Spare,
+        };
+        let has_room = self.make_room(size, limits.total_bytes, reach, now)
+            || awaited && self.may_stand_out(size, limits.total_bytes);
         self.arrivals += 1;
         let arrival = self.arrivals;
         let appended = self.change(session, stream, |entry, usage| {
-            if crowded && entry.reader.is_some() && entry.has_unread() {
+            let unsaved = !has_room && delivery == Delivery::Pending;
+            if unsaved && entry.reader.is_some() {
                 return Err(AppendError::Full);
+            }
+            if unsaved && class == Class::ServerRequest {
+                return Err(AppendError::NoRoom);
             }
             entry.last += 1;
             if delivery == Delivery::Live {
                 entry.delivered = entry.last;
             }
             let sequence = entry.last;
-            if crowded && entry.reader.is_none() {
-                // Given up at once: there is nothing else that may go.
-                usage.notifications_given_up += u64::from(delivery == Delivery::Pending);
-            } else {
+            if has_room {
                 usage.bytes += size;
                 entry.push(Stored {
                     sequence,
@@ -210,6 +169,13 @@ impl Inner {
                     payload,
                     size,
                     at: now,
+                });
+            } else {
+                // Given up at once.
+                usage.give_up(&GivenUp {
+                    class,
+                    bytes: 0,
+                    unread: unsaved,
                 });
             }
             Ok(EventId { stream, sequence })
@@ -231,20 +197,17 @@ impl Inner {
         let Self {
             sessions,
             spare,
+            kept,
             usage,
             ..
         } = self;
         for (session, streams) in sessions {
             for (number, stream) in streams {
-                let before = stream.spare();
+                let before = Oldest::of(stream);
                 let (freed, unread) = stream.expire(now, ttl);
                 usage.bytes -= freed;
                 usage.expired_unread += unread;
-                let after = stream.spare();
-                if before != after {
-                    spare.extend(after.map(|arrival| (arrival, *session, *number)));
-                    before.map(|arrival| spare.remove(&(arrival, *session, *number)));
-                }
+                before.replace(Oldest::of(stream), (*session, *number), spare, kept);
             }
         }
     }
@@ -322,6 +285,24 @@ impl EventLog for MemoryLog {
         let holds = stream.is_some_and(|stream| stream.holds(id.sequence));
         drop(inner);
         LogFuture::ready(holds)
+    }
+
+    fn lost(&self, session: SessionKey, id: EventId) -> LogFuture<'_, bool> {
+        let inner = self.inner.lock();
+        let stream = inner
+            .sessions
+            .get(&session)
+            .and_then(|streams| streams.get(&id.stream));
+        let lost = stream.is_some_and(|stream| stream.lost(id.sequence));
+        drop(inner);
+        LogFuture::ready(lost)
+    }
+
+    fn settle(&self, session: SessionKey, id: EventId) -> LogFuture<'_, ()> {
+        let _ = self.inner.lock().change(session, id.stream, |stream, _| {
+            stream.settle(id.sequence);
+        });
+        LogFuture::ready(())
     }
 
     fn finish(&self, session: SessionKey, stream: StreamNumber, now: Instant) -> LogFuture<'_, ()> {

@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::events::StreamState;
 use crate::session::{Session, Shared};
@@ -203,7 +203,7 @@ impl Registry {
         self.shared.log.expire(now.into_std()).await;
         let left: Vec<_> = self.sessions.read().values().cloned().collect();
         for client in left {
-            client.session.refuse_expired_asks().await;
+            client.session.refuse_lost_asks().await;
         }
         self.count_given_up();
     }
@@ -232,17 +232,26 @@ impl Registry {
         let now = self.shared.log.usage();
         let before = std::mem::replace(&mut *self.seen.lock(), now);
         let given_up = &self.shared.metrics.messages_given_up;
+        let responses = now.responses_given_up - before.responses_given_up;
         for (reason, count) in [
             (
                 "log full",
                 now.notifications_given_up - before.notifications_given_up,
             ),
             ("log expired", now.expired_unread - before.expired_unread),
+            ("response without room", responses),
         ] {
             if count > 0 {
                 given_up.get_or_create(&Reason::of(reason)).inc_by(count);
             }
         }
+        if responses > 0 {
+            warn!(
+                responses,
+                "gave up responses that no client came back for: --replay-memory is full"
+            );
+        }
+        self.shared.short_of_room.store(false, Ordering::Relaxed);
     }
 
     /// How many requests have no response yet.

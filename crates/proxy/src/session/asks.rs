@@ -3,12 +3,16 @@
 //! A request is shown to the client once, its answer goes to the server session that asked and to
 //! no other. A server that was restarted counts its ids from the start again: an id that may still
 //! be answered on behalf of the old session is replaced before the client sees it.
+//!
+//! The event log keeps a request while it is open; where it stands there is noted here, so that it
+//! need not be kept for longer.
 
 use std::collections::{HashMap, VecDeque};
 
 use parking_lot::Mutex;
 use shadowcat_mcp::inspect;
 use shadowcat_mcp::message::{Kind, Message, RequestId};
+use shadowcat_store::EventId;
 
 /// How many settled requests are remembered, so that a replay does not ask twice.
 const SETTLED: usize = 256;
@@ -28,6 +32,8 @@ struct Table {
     settled: VecDeque<RequestId>,
     /// Ids that the client may still answer on behalf of a lost session.
     stale: VecDeque<RequestId>,
+    /// Where requests stand in the event log that are not open any more.
+    settled_places: Vec<EventId>,
     count: u64,
 }
 
@@ -36,6 +42,8 @@ struct Open {
     server: RequestId,
     /// Its place in their order.
     number: u64,
+    /// Where it stands in the event log.
+    place: Option<EventId>,
 }
 
 /// What becomes of a request of the server.
@@ -84,7 +92,13 @@ impl Asks {
         } else {
             message.with_id(&shown)
         };
-        table.open.insert(shown, Open { server, number });
+        let place = None;
+        let open = Open {
+            server,
+            number,
+            place,
+        };
+        table.open.insert(shown, open);
         Begun::Ask { message, given_up }
     }
 
@@ -97,7 +111,7 @@ impl Asks {
         } else {
             message.with_id(&open.server)
         };
-        table.settle(open.server);
+        table.settle(&open);
         Some(Answer {
             message,
             generation: table.generation,
@@ -108,8 +122,29 @@ impl Asks {
     pub(crate) fn give_up(&self, shown: &RequestId) -> Option<RequestId> {
         let mut table = self.0.lock();
         let open = table.open.remove(shown)?;
-        table.settle(open.server.clone());
+        table.settle(&open);
         Some(open.server)
+    }
+
+    /// A request stands in the event log.
+    pub(crate) fn note_place(&self, shown: &RequestId, place: EventId) {
+        let mut table = self.0.lock();
+        match table.open.get_mut(shown) {
+            Some(open) => open.place = Some(place),
+            None => table.settled_places.push(place),
+        }
+    }
+
+    /// Where the open requests stand in the event log.
+    pub(crate) fn places(&self) -> Vec<(RequestId, EventId)> {
+        let table = self.0.lock();
+        let placed = |(shown, open): (&RequestId, &Open)| Some((shown.clone(), open.place?));
+        table.open.iter().filter_map(placed).collect()
+    }
+
+    /// Where requests stand in the event log that were open when this was last asked.
+    pub(crate) fn take_settled_places(&self) -> Vec<EventId> {
+        std::mem::take(&mut self.0.lock().settled_places)
     }
 
     /// The server took a request back, or tells something else: what the client is to be told.
@@ -123,11 +158,10 @@ impl Asks {
             .iter()
             .find(|(_, open)| open.server == id)
             .map(|(shown, _)| shown.clone());
-        let Some(shown) = shown else {
+        let Some((shown, open)) = shown.and_then(|shown| table.open.remove_entry(&shown)) else {
             return notification;
         };
-        table.open.remove(&shown);
-        table.settle(id.clone());
+        table.settle(&open);
         if shown == id {
             notification
         } else {
@@ -143,6 +177,8 @@ impl Asks {
         table.settled.clear();
         let mut open: Vec<_> = table.open.drain().collect();
         open.sort_by_key(|(_, open)| open.number);
+        let places = open.iter().filter_map(|(_, open)| open.place);
+        table.settled_places.extend(places);
         let ids: Vec<_> = open.into_iter().map(|(shown, _)| shown).collect();
         for id in &ids {
             remember(&mut table.stale, id.clone());
@@ -152,8 +188,9 @@ impl Asks {
 }
 
 impl Table {
-    fn settle(&mut self, id: RequestId) {
-        remember(&mut self.settled, id);
+    fn settle(&mut self, open: &Open) {
+        remember(&mut self.settled, open.server.clone());
+        self.settled_places.extend(open.place);
     }
 
     fn make_room(&mut self) -> Option<RequestId> {
@@ -163,7 +200,7 @@ impl Table {
         let oldest = self.open.iter().min_by_key(|(_, open)| open.number);
         let shown = oldest.map(|(shown, _)| shown.clone())?;
         let open = self.open.remove(&shown)?;
-        self.settle(open.server.clone());
+        self.settle(&open);
         Some(open.server)
     }
 }
@@ -188,6 +225,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use shadowcat_mcp::build;
+    use shadowcat_store::StreamNumber;
 
     fn ask(id: &str) -> Message {
         let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"roots/list"}}"#);
@@ -262,5 +300,33 @@ mod tests {
             panic!("refused")
         };
         assert_eq!(given_up, Some(RequestId::Integer(0)));
+    }
+
+    #[test]
+    fn what_is_not_open_any_more_is_named_once_for_the_log() {
+        let asks = Asks::default();
+        let place = |sequence| EventId {
+            stream: StreamNumber::STANDALONE,
+            sequence,
+        };
+        for number in 1..=6 {
+            let id = shown(&asks, &number.to_string(), 0).unwrap();
+            if number < 6 {
+                asks.note_place(&id, place(number));
+            }
+        }
+        assert!(asks.take_settled_places().is_empty());
+        let id = RequestId::Integer;
+        asks.answer(answer(&id(1)));
+        asks.observe(build::cancelled(&id(2), "no longer"));
+        asks.give_up(&id(3));
+        asks.give_up(&id(6));
+        asks.note_place(&id(6), place(6));
+        let settled = asks.take_settled_places();
+        assert_eq!(settled, [1, 2, 3, 6].map(place));
+        assert_eq!(asks.places().len(), 2);
+        asks.reset(1);
+        assert_eq!(asks.take_settled_places(), [4, 5].map(place));
+        assert!(asks.places().is_empty() && asks.take_settled_places().is_empty());
     }
 }

@@ -27,6 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use shadowcat_mcp::fault::Fault;
+use shadowcat_mcp::message::{Kind, Message};
 use shadowcat_mcp::version::{Era, LegVersion, ProtocolVersion};
 use shadowcat_sse::reconnect::{Input, Origin};
 use shadowcat_store::{AppendError, Class, Delivery, EventId, EventLog, SessionKey, StreamNumber};
@@ -75,6 +76,8 @@ pub struct Shared {
     pub(crate) era: EraOfUpstream,
     /// Which arguments of its tools are headers, too.
     pub(crate) tool_params: ToolParams,
+    /// Whether it was said, since there was room the last time, that there is none in the log.
+    pub(crate) short_of_room: AtomicBool,
     /// Cancelled when the process is about to end; see [`draining`].
     pub(crate) draining: CancellationToken,
 }
@@ -99,6 +102,7 @@ impl Shared {
             entropy,
             era: EraOfUpstream::default(),
             tool_params: ToolParams::default(),
+            short_of_room: AtomicBool::new(false),
             draining: CancellationToken::new(),
         })
     }
@@ -262,27 +266,36 @@ impl Session {
         tokio::spawn(async move { session.end().await });
     }
 
-    /// Appends to a stream of this session in the event log.
+    /// Appends to a stream of this session in the event log. A request of the server that has no
+    /// room there is answered with an error.
     ///
     /// # Errors
     /// As [`EventLog::append`]; [`AppendError::Closed`] also once the session was forgotten.
     pub(crate) async fn append(
-        &self,
+        self: &Arc<Self>,
         stream: StreamNumber,
-        class: Class,
+        message: &Message,
         payload: Bytes,
         delivery: Delivery,
     ) -> Result<EventId, AppendError> {
         if self.forgotten.load(Ordering::SeqCst) {
             return Err(AppendError::Closed);
         }
+        self.settle_asks().await;
         let (log, now) = (&self.shared.log, Instant::now().into_std());
         let appended = log
-            .append(self.key, stream, class, payload, delivery, now)
+            .append(self.key, stream, class(message), payload, delivery, now)
             .await;
         // Forgotten meanwhile: what came after that would stay for good.
         if self.forgotten.load(Ordering::SeqCst) {
             log.forget(self.key).await;
+        }
+        if let Kind::Request { id, .. } = message.kind() {
+            match appended {
+                Ok(place) => self.asks.note_place(id, place),
+                Err(AppendError::NoRoom) => Box::pin(self.refuse_for_room(id)).await,
+                Err(AppendError::Full | AppendError::Closed) => {}
+            }
         }
         appended
     }
@@ -299,6 +312,24 @@ impl Drop for Session {
         // Of one that was never ended.
         self.recovery.tell(&self.shared, Input::Close);
         self.show_recovery();
+    }
+}
+
+/// How long an append that found a log full waits at most before it looks again: what makes room
+/// may be another stream.
+const ROOM_LOOK: Duration = Duration::from_secs(1);
+
+/// Waits before an append to a stream is tried again. `progress` is told of its reader's.
+pub(crate) async fn wait_for_room(progress: impl Future<Output = ()>) {
+    // Rare, and boxed for that: every stream has a place for what it may wait for.
+    let _ = Box::pin(tokio::time::timeout(ROOM_LOOK, progress)).await;
+}
+
+fn class(message: &Message) -> Class {
+    match message.kind() {
+        Kind::Request { .. } => Class::ServerRequest,
+        Kind::Notification { .. } => Class::Notification,
+        Kind::Response { .. } | Kind::Error { .. } => Class::Response,
     }
 }
 

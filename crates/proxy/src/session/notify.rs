@@ -1,6 +1,7 @@
 //! Notifications and responses of the client, and what the session must know of the server's.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -21,6 +22,25 @@ use super::flight::Flight;
 
 /// How long a cancel waits for its request to have left.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a request of the server was not put to the client.
+struct Unasked {
+    side: Side,
+    why: &'static str,
+    /// As the metrics call it.
+    reason: &'static str,
+}
+
+const NOT_ANSWERED: Unasked = Unasked {
+    side: Side::Client,
+    why: "the client does not answer the server's requests",
+    reason: "request",
+};
+const NO_ROOM: Unasked = Unasked {
+    side: Side::Shadowcat,
+    why: "the client does not read the server's requests, and Shadowcat has no room to keep more of them",
+    reason: "request without room",
+};
 
 impl Session {
     /// Takes a notification or a response of the client; it keeps its place in their order.
@@ -175,14 +195,51 @@ impl Session {
     }
 
     /// Tells the server that its request will not be answered.
-    pub(super) fn refuse_ask(self: &Arc<Self>, id: &RequestId) {
+    fn refuse_ask(self: &Arc<Self>, id: &RequestId, unasked: &Unasked) {
         let given_up = &self.shared.metrics.messages_given_up;
-        given_up.get_or_create(&Reason::of("request")).inc();
+        given_up.get_or_create(&Reason::of(unasked.reason)).inc();
         if self.lane.has_room() {
-            let fault = Fault::new(Side::Client, FaultKind::Overloaded, Executed::No)
-                .because("the client does not answer the server's requests");
-            let generation = Some(self.generation());
-            self.push_forward(fault.to_response(id), HeaderMap::new(), generation);
+            let fault = Fault::new(unasked.side, FaultKind::Overloaded, Executed::No);
+            let response = fault.because(unasked.why).to_response(id);
+            self.push_forward(response, HeaderMap::new(), Some(self.generation()));
+        }
+    }
+
+    /// Answers a request of the server that the event log has no room for.
+    pub(super) async fn refuse_for_room(self: &Arc<Self>, ask: &RequestId) {
+        let Some(server) = self.asks.give_up(ask) else {
+            return;
+        };
+        // A server that asks faster than it takes answers is not read meanwhile.
+        tokio::select! {
+            biased;
+            () = self.ended() => return,
+            () = self.lane.room() => {}
+        }
+        if !self.shared.short_of_room.swap(true, Ordering::Relaxed) {
+            warn!(
+                "requests of the server are refused: nobody reads them, and --replay-memory is full"
+            );
+        }
+        self.refuse_ask(&server, &NO_ROOM);
+    }
+
+    /// Answers the requests of the server that no client came for while the log kept them.
+    pub(crate) async fn refuse_lost_asks(self: &Arc<Self>) {
+        self.settle_asks().await;
+        for (ask, place) in self.asks.places() {
+            if self.shared.log.lost(self.key, place).await
+                && let Some(server) = self.asks.give_up(&ask)
+            {
+                self.refuse_ask(&server, &NOT_ANSWERED);
+            }
+        }
+    }
+
+    /// What waits for no answer any more need not be kept.
+    pub(super) async fn settle_asks(&self) {
+        for place in self.asks.take_settled_places() {
+            self.shared.log.settle(self.key, place).await;
         }
     }
 
@@ -202,7 +259,7 @@ impl Session {
         match self.asks.begin(message, generation) {
             Begun::Ask { message, given_up } => {
                 if let Some(id) = given_up {
-                    self.refuse_ask(&id);
+                    self.refuse_ask(&id, &NOT_ANSWERED);
                 }
                 Some(message)
             }

@@ -15,17 +15,17 @@ use parking_lot::Mutex;
 use shadowcat_mcp::build;
 use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::handshake::InitializeResult;
-use shadowcat_mcp::message::{Kind, Message, RequestId};
+use shadowcat_mcp::message::{Kind, Message};
 use shadowcat_mcp::version::Era;
-use shadowcat_store::{AppendError, Class, Delivery, EventId, StreamNumber};
+use shadowcat_store::{AppendError, Delivery, EventId, StreamNumber};
 use shadowcat_transport::downstream::LineSink;
 use shadowcat_transport::upstream::{Item, Leg};
 use tokio::sync::Notify;
 use tracing::{Instrument, debug, warn};
 
-use super::Session;
 use super::gap::Refreshes;
 use super::link::Current;
+use super::{Session, wait_for_room};
 
 /// Unread notifications that are compared with what comes.
 const MAX_COMPARED: usize = 1024;
@@ -60,8 +60,6 @@ struct State {
     /// Notifications that say the same twice are kept once while nobody has read them: where
     /// each stands in the log, by [`build::coalescing_key`].
     unread: HashMap<Bytes, EventId>,
-    /// Requests of the server that nobody has read, by the id that the client would see.
-    unread_asks: Vec<(RequestId, EventId)>,
     refreshes: Refreshes,
 }
 
@@ -99,7 +97,6 @@ impl Standalone {
             state.cursor = state.cursor.max(position.sequence);
             let cursor = state.cursor;
             state.unread.retain(|_, id| id.sequence > cursor);
-            state.unread_asks.retain(|(_, id)| id.sequence > cursor);
         }
         drop(state);
         self.read.notify_waiters();
@@ -247,15 +244,11 @@ impl Session {
     }
 
     /// Gives a message to the client outside of any exchange: now, or when it has a stream for it.
-    pub(crate) async fn standalone_append(&self, message: Message) {
+    pub(crate) async fn standalone_append(self: &Arc<Self>, message: Message) {
         if let Some(pipe) = self.standalone.pipe.get() {
             let _ = pipe.send(message).await;
             return;
         }
-        let class = match message.kind() {
-            Kind::Request { .. } => Class::ServerRequest,
-            _ => Class::Notification,
-        };
         let payload = message.as_line();
         let compared = build::coalescing_key(&message);
         if let Some(key) = &compared
@@ -268,23 +261,18 @@ impl Session {
             let progress = self.standalone.read.notified();
             let stream = StreamNumber::STANDALONE;
             let delivery = Delivery::Pending;
-            match self.append(stream, class, payload.clone(), delivery).await {
+            let payload = payload.clone();
+            match self.append(stream, &message, payload, delivery).await {
                 Ok(id) => break id,
                 Err(AppendError::Full) => tokio::select! {
                     // With room the message still has its place among the last words.
                     biased;
-                    () = progress => {}
+                    () = wait_for_room(progress) => {}
                     () = self.ended() => return,
                 },
-                Err(AppendError::Closed) => return,
+                Err(AppendError::NoRoom | AppendError::Closed) => return,
             }
         };
-        if let Kind::Request { id: ask, .. } = message.kind() {
-            let mut state = self.standalone.state.lock();
-            if id.sequence > state.cursor {
-                state.unread_asks.push((ask.clone(), id));
-            }
-        }
         if let Some(key) = compared {
             let mut state = self.standalone.state.lock();
             if id.sequence > state.cursor {
@@ -295,24 +283,6 @@ impl Session {
             }
         }
         self.standalone.changed.notify_waiters();
-    }
-
-    /// Answers the requests of the server that no client came for while the log kept them.
-    pub(crate) async fn refuse_expired_asks(self: &Arc<Self>) {
-        let waiting = self.standalone.state.lock().unread_asks.clone();
-        for (ask, id) in waiting {
-            if self.shared.log.holds(self.key, id).await {
-                continue;
-            }
-            let mut state = self.standalone.state.lock();
-            let known = state.unread_asks.len();
-            state.unread_asks.retain(|(_, unread)| *unread != id);
-            let unread = state.unread_asks.len() < known;
-            drop(state);
-            if unread && let Some(server) = self.asks.give_up(&ask) {
-                self.refuse_ask(&server);
-            }
-        }
     }
 
     /// Whether an equal notification waits to be read. One that the log has given up does not.

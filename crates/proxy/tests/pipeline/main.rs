@@ -7,6 +7,7 @@
     unreachable_pub
 )]
 
+mod bounds;
 mod client;
 mod fake;
 mod json;

@@ -1,7 +1,8 @@
 //! One stream's ring.
 //!
-//! What may be given up (notifications) and what may not (responses, server requests) stand in two
-//! queues, so that the oldest of either is at its front; a read merges them by sequence.
+//! What may be given up (notifications, settled server requests) and what is to be kept (responses,
+//! open server requests) stand in two queues, so that the oldest of either is at its front; a read
+//! merges them by sequence.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use crate::{AppendError, Class, EventId, Page, Record};
 
 #[derive(Debug, Default)]
 pub(super) struct Stream {
-    notifications: VecDeque<Stored>,
+    spare: VecDeque<Stored>,
     kept: VecDeque<Stored>,
     /// What the records of both count.
     pub(super) bytes: usize,
@@ -38,11 +39,21 @@ pub(super) struct Stored {
     pub(super) at: Instant,
 }
 
-/// A notification that was given up.
+/// A record that was given up.
 pub(super) struct GivenUp {
+    pub(super) class: Class,
     pub(super) bytes: usize,
     /// Whether nobody had read it.
     pub(super) unread: bool,
+}
+
+/// Which of the two queues.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Queue {
+    /// Notifications and settled server requests.
+    Spare,
+    /// Responses and open server requests.
+    Kept,
 }
 
 impl Stream {
@@ -55,34 +66,72 @@ impl Stream {
         self.delivered < self.last
     }
 
-    /// The arrival of the oldest notification that may go for others' sake: delivered, or without
+    /// Whether a reader has read all there is, and waits for more.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.reader.is_some() && !self.has_unread()
+    }
+
+    /// The arrival of the oldest kept record. Of a finished stream they go with it.
+    pub(super) fn kept(&self) -> Option<u64> {
+        let oldest = self.kept.front()?;
+        self.finished.is_none().then_some(oldest.arrival)
+    }
+
+    /// The arrival of the oldest spare record that may go for others' sake: delivered, or without
     /// a reader.
     pub(super) fn spare(&self) -> Option<u64> {
-        let oldest = self.notifications.front()?;
+        let oldest = self.spare.front()?;
         (self.reader.is_none() || oldest.sequence <= self.delivered).then_some(oldest.arrival)
     }
 
     pub(super) fn push(&mut self, record: Stored) {
         self.bytes += record.size;
         match record.class {
-            Class::Notification => self.notifications.push_back(record),
+            Class::Notification => self.spare.push_back(record),
             Class::ServerRequest | Class::Response => self.kept.push_back(record),
         }
     }
 
-    /// Gives up the oldest notification.
-    pub(super) fn give_up_oldest(&mut self) -> Option<GivenUp> {
-        let oldest = self.notifications.pop_front()?;
-        let bytes = oldest.size;
-        self.bytes -= bytes;
+    /// A server request needs to be kept no longer.
+    pub(super) fn settle(&mut self, sequence: u64) {
+        let place = self
+            .kept
+            .binary_search_by_key(&sequence, |record| record.sequence);
+        let settled = place
+            .ok()
+            .filter(|place| self.kept[*place].class == Class::ServerRequest);
+        if let Some(record) = settled.and_then(|place| self.kept.remove(place)) {
+            let place = self
+                .spare
+                .partition_point(|other| other.sequence < sequence);
+            self.spare.insert(place, record);
+        }
+    }
+
+    /// Gives up the oldest record of a queue.
+    pub(super) fn give_up_oldest(&mut self, queue: Queue) -> Option<GivenUp> {
+        let oldest = match queue {
+            Queue::Spare => self.spare.pop_front()?,
+            Queue::Kept => self.kept.pop_front()?,
+        };
+        self.bytes -= oldest.size;
         Some(GivenUp {
-            bytes,
+            class: oldest.class,
+            bytes: oldest.size,
             unread: oldest.sequence > self.delivered,
         })
     }
 
+    /// Gives up everything.
+    pub(super) fn give_up_all(&mut self) -> impl Iterator<Item = GivenUp> {
+        std::iter::from_fn(|| {
+            self.give_up_oldest(Queue::Spare)
+                .or_else(|| self.give_up_oldest(Queue::Kept))
+        })
+    }
+
     /// Makes room for `incoming` bytes under `bound`, as far as the contract allows. `freed` is
-    /// told of each notification that goes.
+    /// told of each record that goes.
     ///
     /// # Errors
     /// [`AppendError::Full`] when only a reader's progress can help.
@@ -94,13 +143,10 @@ impl Stream {
     ) -> Result<(), AppendError> {
         while self.bytes + incoming > bound && self.bytes > 0 {
             let unread = |oldest: &Stored| oldest.sequence > self.delivered;
-            if self.reader.is_some()
-                && self.has_unread()
-                && self.notifications.front().is_none_or(unread)
-            {
+            if self.reader.is_some() && self.has_unread() && self.spare.front().is_none_or(unread) {
                 return Err(AppendError::Full);
             }
-            match self.give_up_oldest() {
+            match self.give_up_oldest(Queue::Spare) {
                 Some(gone) => freed(gone),
                 None => break,
             }
@@ -114,13 +160,18 @@ impl Stream {
                 .binary_search_by_key(&sequence, |record| record.sequence)
                 .is_ok()
         };
-        found(&self.notifications) || found(&self.kept)
+        found(&self.spare) || found(&self.kept)
+    }
+
+    /// Whether a record was given up unread.
+    pub(super) fn lost(&self, sequence: u64) -> bool {
+        (self.delivered + 1..=self.last).contains(&sequence) && !self.holds(sequence)
     }
 
     /// Drops what is older than `ttl`. Returns the bytes freed and how many records were unread.
     pub(super) fn expire(&mut self, now: Instant, ttl: Duration) -> (usize, u64) {
         let (mut freed, mut unread) = (0, 0);
-        for queue in [&mut self.notifications, &mut self.kept] {
+        for queue in [&mut self.spare, &mut self.kept] {
             while let Some(oldest) = queue.front() {
                 if now.saturating_duration_since(oldest.at) < ttl {
                     break;
@@ -139,18 +190,15 @@ impl Stream {
         let after = |queue: &VecDeque<Stored>| {
             queue.partition_point(|record| record.sequence <= cursor.sequence)
         };
-        let mut notifications = self
-            .notifications
-            .range(after(&self.notifications)..)
-            .peekable();
+        let mut spare = self.spare.range(after(&self.spare)..).peekable();
         let mut kept = self.kept.range(after(&self.kept)..).peekable();
         let mut records = Vec::new();
         let (mut bytes, mut position, mut missed) = (0, cursor.sequence, 0);
         let rest = loop {
-            let queue = match (notifications.peek(), kept.peek()) {
+            let queue = match (spare.peek(), kept.peek()) {
                 (None, None) => break false,
-                (Some(a), Some(b)) if a.sequence < b.sequence => &mut notifications,
-                (Some(_), None) => &mut notifications,
+                (Some(a), Some(b)) if a.sequence < b.sequence => &mut spare,
+                (Some(_), None) => &mut spare,
                 (_, Some(_)) => &mut kept,
             };
             let full =

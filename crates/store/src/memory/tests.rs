@@ -61,6 +61,7 @@ enum Op {
     Read(u64, u64, u64),
     Attach(u64, u64, u64),
     Detach(u64, u64, u64),
+    Settle(u64, u64, u64),
     Finish(u64, u64),
     Forget(u64),
     Wait(u64),
@@ -81,6 +82,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (session.clone(), stream.clone(), 0..9_u64).prop_map(|(a, b, c)| Op::Read(a, b, c)),
         1 => (session.clone(), stream.clone(), 1..4_u64).prop_map(|(a, b, c)| Op::Attach(a, b, c)),
         1 => (session.clone(), stream.clone(), 1..4_u64).prop_map(|(a, b, c)| Op::Detach(a, b, c)),
+        1 => (session.clone(), stream.clone(), 1..9_u64).prop_map(|(a, b, c)| Op::Settle(a, b, c)),
         1 => (session.clone(), stream).prop_map(|(a, b)| Op::Finish(a, b)),
         1 => session.prop_map(Op::Forget),
         1 => (1..200_u64).prop_map(Op::Wait),
@@ -91,8 +93,8 @@ fn op() -> impl Strategy<Value = Op> {
 /// Every index says what the streams say.
 fn assert_consistent(log: &MemoryLog) {
     let inner = log.inner.lock();
-    let (mut finished, mut delivered, mut spare) =
-        (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let (mut finished, mut delivered) = (BTreeSet::new(), BTreeSet::new());
+    let (mut spare, mut kept) = (BTreeSet::new(), BTreeSet::new());
     let (mut bytes, mut streams) = (0, 0);
     for (session, all) in &inner.sessions {
         assert!(!all.is_empty());
@@ -105,17 +107,19 @@ fn assert_consistent(log: &MemoryLog) {
                 }
             }
             spare.extend(stream.spare().map(|arrival| (arrival, *session, *number)));
+            kept.extend(stream.kept().map(|arrival| (arrival, *session, *number)));
         }
     }
     assert_eq!(finished, inner.finished);
     assert_eq!(delivered, inner.delivered);
     assert_eq!(spare, inner.spare);
+    assert_eq!(kept, inner.kept);
     assert_eq!((bytes, streams), (inner.usage.bytes, inner.usage.streams));
 }
 
 proptest! {
     /// Any sequence of operations: the indexes stay true, pages are in order, and what is held
-    /// beyond the bound is only what must not be given up.
+    /// stays under the total bound.
     #[test]
     fn indexes_and_bounds_hold(ops in proptest::collection::vec(op(), 1..120)) {
         let limits = Limits { stream_bytes: 1000, total_bytes: 6000, record_bytes: 7, ttl: Duration::from_secs(300) };
@@ -146,6 +150,10 @@ proptest! {
                     Op::Detach(session, stream, reader) => {
                         log.detach(SessionKey(session), StreamNumber(stream), reader).await;
                     }
+                    Op::Settle(session, stream, sequence) => {
+                        let id = EventId { stream: StreamNumber(stream), sequence };
+                        log.settle(SessionKey(session), id).await;
+                    }
                     Op::Finish(session, stream) => {
                         log.finish(SessionKey(session), StreamNumber(stream), now).await;
                     }
@@ -154,7 +162,46 @@ proptest! {
                     Op::Expire => log.expire(now).await,
                 }
                 assert_consistent(&log);
+                assert!(log.usage().bytes <= limits.total_bytes);
             }
         });
     }
+}
+
+/// What is larger than the total bound has room for a reader only, and one at a time.
+#[tokio::test]
+async fn one_record_stands_out_for_a_reader_that_waits() {
+    let limits = Limits {
+        total_bytes: 2000,
+        record_bytes: 0,
+        ..Limits::default()
+    };
+    let (log, now) = (MemoryLog::new(limits), Instant::now());
+    let append = |stream, class| {
+        let (payload, delivery) = (Bytes::from(vec![b'x'; 3000]), Delivery::Pending);
+        log.append(
+            SessionKey(1),
+            StreamNumber(stream),
+            class,
+            payload,
+            delivery,
+            now,
+        )
+    };
+    let asked = append(1, Class::ServerRequest).await;
+    assert_eq!(asked, Err(AppendError::NoRoom));
+    assert!(append(1, Class::Response).await.is_ok());
+    assert_eq!((log.usage().bytes, log.usage().responses_given_up), (0, 1));
+    for stream in [2, 3] {
+        log.open(SessionKey(1), StreamNumber(stream), now).await;
+        log.attach(SessionKey(1), StreamNumber(stream), 1).await;
+    }
+    assert!(append(2, Class::Response).await.is_ok());
+    assert_eq!(append(3, Class::Response).await, Err(AppendError::Full));
+    let cursor = EventId::start(StreamNumber(2));
+    let page = log.read(SessionKey(1), cursor, usize::MAX, now).await;
+    assert_eq!(page.map(|page| page.records.len()), Ok(1));
+    log.finish(SessionKey(1), StreamNumber(2), now).await;
+    log.forget(SessionKey(2)).await;
+    assert!(log.usage().bytes == 3000);
 }

@@ -14,14 +14,14 @@ use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use shadowcat_mcp::message::{Kind, Message};
-use shadowcat_store::{AppendError, Class, Delivery, EventId, StreamNumber};
+use shadowcat_mcp::message::Message;
+use shadowcat_store::{AppendError, Delivery, EventId, StreamNumber};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::super::registry::ClientSession;
-use crate::session::{Outgoing, Outgoings};
+use crate::session::{Outgoing, Outgoings, wait_for_room};
 
 /// One exchange's stream as its carriers see it.
 pub(in super::super) struct StreamState {
@@ -189,7 +189,7 @@ impl Feeding {
     }
 
     async fn append(&mut self, message: Message) -> Event {
-        let (session, class, payload) = (&self.client.session, class(&message), message.as_line());
+        let (session, payload) = (&self.client.session, message.as_line());
         loop {
             let state = self.state.upgrade();
             let carried = state
@@ -200,11 +200,11 @@ impl Feeding {
                 false => Delivery::Pending,
             };
             let progress = state.as_ref().map(|state| state.read.notified());
-            let appended = session.append(self.number, class, payload.clone(), delivery);
+            let appended = session.append(self.number, &message, payload.clone(), delivery);
             let id = match (appended.await, progress) {
                 (Ok(id), _) => Some(id),
                 (Err(AppendError::Full), Some(progress)) => {
-                    progress.await;
+                    wait_for_room(progress).await;
                     continue;
                 }
                 (Err(_), _) => None,
@@ -218,13 +218,5 @@ impl Feeding {
         let (log, now) = (&session.shared.log, Instant::now().into_std());
         log.finish(session.key, self.number, now).await;
         self.client.stream_finished(self.number);
-    }
-}
-
-fn class(message: &Message) -> Class {
-    match message.kind() {
-        Kind::Request { .. } => Class::ServerRequest,
-        Kind::Notification { .. } => Class::Notification,
-        Kind::Response { .. } | Kind::Error { .. } => Class::Response,
     }
 }

@@ -17,7 +17,8 @@ use crate::session::Busy;
 /// The stream of an exchange after `cursor`; `None` if it is finished and nothing is left of it.
 ///
 /// # Errors
-/// When the cursor is unknown; who carries the stream stays in charge then.
+/// When the cursor is unknown, or all that came after it was given up; who carries the stream
+/// stays in charge then.
 pub(in super::super) async fn replay(
     client: Arc<ClientSession>,
     cursor: EventId,
@@ -28,7 +29,11 @@ pub(in super::super) async fn replay(
     let metrics = &client.session.shared.metrics;
     if page.records.is_empty() && (page.finished || state.is_none()) {
         metrics.replay_missed.inc_by(page.missed);
-        return Ok(None);
+        return match page.missed {
+            0 => Ok(None),
+            // There was more, the response too: not to be had any more, and no end in order.
+            _ => Err(ReadError::Unknown),
+        };
     }
     metrics.resumed_by_clients.inc();
     let place = match state {
