@@ -19,7 +19,8 @@ pub(crate) enum Fault {
     Busy { status: u16, after: After },
     /// The server has forgotten the session, and says so: 404, or 400 with words about it.
     Forget { status: u16 },
-    /// A redirect: to the same place by another path, or where it must not be followed.
+    /// A redirect: to the same place by another path, or where it must not be followed. A 303 that a
+    /// POST cannot follow comes after executing it.
     Redirect { status: u16, good: bool },
     /// 202 to a request.
     Accepted,
@@ -74,6 +75,20 @@ pub(crate) enum Spot {
 }
 
 impl Fault {
+    /// Whether a request is executed before it is answered so, or not at all.
+    pub(crate) fn executes(&self) -> bool {
+        matches!(
+            self,
+            Self::ResetExecuted
+                | Self::HangHead
+                | Self::WrongType
+                | Self::Redirect {
+                    status: 303,
+                    good: false
+                }
+        )
+    }
+
     /// The name in reports.
     pub(crate) fn name(&self) -> &'static str {
         match self {

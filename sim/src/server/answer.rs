@@ -193,14 +193,8 @@ impl Server {
         };
         let fault = self.next_fault(Subject::Post(key));
         if let Some(fault) = &fault
-            && !matches!(
-                fault,
-                Fault::Cut { .. }
-                    | Fault::Truncated
-                    | Fault::ResetExecuted
-                    | Fault::HangHead
-                    | Fault::WrongType
-            )
+            && !matches!(fault, Fault::Cut { .. } | Fault::Truncated)
+            && !fault.executes()
         {
             self.ledger.hit(fault.name());
             return self.refuse(conn, session, ticket, fault, id).await;
@@ -208,7 +202,7 @@ impl Server {
         let exec = self.ledger.executes(key, &session.name);
         let log = self.start(session, key, exec, plan.clone(), id.clone());
         match fault {
-            Some(fault @ (Fault::ResetExecuted | Fault::HangHead | Fault::WrongType)) => {
+            Some(fault) if fault.executes() => {
                 self.ledger.hit(fault.name());
                 self.refuse(conn, session, ticket, &fault, id).await
             }

@@ -109,7 +109,7 @@ impl Server {
             fault,
             None | Some(Fault::Accepted | Fault::Empty | Fault::WrongType)
         );
-        if accepted || matches!(fault, Some(Fault::ResetExecuted | Fault::HangHead)) {
+        if accepted || fault.as_ref().is_some_and(Fault::executes) {
             let exec = self.ledger.executes(key, name);
             self.start(&session, key, exec, plan.clone(), message["id"].clone());
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use parking_lot::Mutex;
-use shadowcat_mcp::fault::{Fault, FaultKind};
+use shadowcat_mcp::fault::{Executed, Fault, FaultKind};
 use shadowcat_sse::reconnect::{
     Action, Engine, Input, Kind, Origin, OriginPolicy, Refusal, StateName, Trouble,
 };
@@ -201,7 +201,9 @@ fn trouble(fault: &Fault) -> Trouble {
             about_session: false,
         }),
         FaultKind::Tls => Trouble::Tls,
-        FaultKind::Redirect => Trouble::Redirected,
+        FaultKind::Redirect => Trouble::Redirected {
+            keeps_method: fault.executed == Executed::No,
+        },
         FaultKind::TooLarge => Trouble::TooLarge,
         _ if fault.retry_after.is_some() => Trouble::NoSession {
             retry_after: fault.retry_after,
@@ -228,7 +230,7 @@ fn trouble(fault: &Fault) -> Trouble {
 
 #[cfg(test)]
 mod tests {
-    use shadowcat_mcp::fault::{Executed, Side};
+    use shadowcat_mcp::fault::Side;
     use shadowcat_sse::reconnect::{Decision, Facts, Leg, classify};
 
     use super::*;

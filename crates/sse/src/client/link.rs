@@ -158,7 +158,7 @@ fn refused(response: &Response) -> Option<Troubled> {
     let status = response.status();
     if status != StatusCode::OK {
         let trouble = if status.is_redirection() {
-            Trouble::Redirected
+            Trouble::redirected(status)
         } else {
             Trouble::Refused(Refusal::new(status, response.headers(), wall()))
         };
@@ -185,7 +185,9 @@ fn refused(response: &Response) -> Option<Troubled> {
 /// Why there is no head.
 fn unsent(error: &reqwest::Error) -> Troubled {
     let trouble = if error.is_redirect() {
-        Trouble::Redirected
+        Trouble::Redirected {
+            keeps_method: false,
+        }
     } else if !error.is_connect() {
         Trouble::NoHead
     } else if is_tls(error) {

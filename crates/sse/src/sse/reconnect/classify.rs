@@ -28,7 +28,10 @@ pub enum Trouble {
     /// A status other than 200, redirects that were followed excepted.
     Refused(Refusal),
     /// A redirect that must not be followed; see [`may_follow`].
-    Redirected,
+    Redirected {
+        /// It asks for the same request elsewhere: nothing was done with this one (307 and 308).
+        keeps_method: bool,
+    },
     /// 202, or a 200 without a body.
     NoAnswer,
     /// A success of a content type that is none of ours.
@@ -55,6 +58,15 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// A redirect of this status that is not followed. 303 answers a request that was processed, of
+    /// 301 and 302 it cannot be known (RFC 9110, section 15.4).
+    #[must_use]
+    pub fn redirected(status: StatusCode) -> Self {
+        Self::Redirected {
+            keeps_method: keeps_method(status),
+        }
+    }
+
     /// The name in metrics and logs.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
@@ -64,7 +76,7 @@ impl Trouble {
             Self::NotProcessed => "not_processed",
             Self::NoHead => "no_head",
             Self::Refused(_) => "refused",
-            Self::Redirected => "redirected",
+            Self::Redirected { .. } => "redirected",
             Self::NoAnswer => "no_answer",
             Self::WrongType => "wrong_type",
             Self::Truncated => "truncated",
@@ -229,10 +241,15 @@ impl Parking {
 #[must_use]
 pub fn may_follow(status: StatusCode, leg: Leg) -> bool {
     match status.as_u16() {
-        307 | 308 => true,
+        _ if keeps_method(status) => true,
         301..=303 => leg != Leg::Post,
         _ => false,
     }
+}
+
+/// Whether a redirect is of the request as it is (RFC 9110, sections 15.4.8 and 15.4.9).
+fn keeps_method(status: StatusCode) -> bool {
+    status == StatusCode::TEMPORARY_REDIRECT || status == StatusCode::PERMANENT_REDIRECT
 }
 
 /// How many redirects of one request are followed.
@@ -296,8 +313,12 @@ fn row(trouble: &Trouble, facts: Facts) -> Row {
         Trouble::NotProcessed => Row::new(again(F::ConnectionLost), back(), back()),
         Trouble::NoHead => Row::new(fail(F::ConnectionLost), back(), back()),
         Trouble::Tls => Row::new(untouched(F::Tls), fail(F::Tls), Park(Parking::Unreachable)),
-        Trouble::Redirected => Row::new(
-            untouched(F::Redirect),
+        Trouble::Redirected { keeps_method } => Row::new(
+            if *keeps_method {
+                untouched(F::Redirect)
+            } else {
+                fail(F::Redirect)
+            },
             fail(F::Redirect),
             Park(Parking::Unreachable),
         ),

@@ -312,12 +312,16 @@ fn redirects() {
             Leg::Standing
         ));
     }
-    let cells = [
-        Fail(F::Redirect, No),
-        Fail(F::Redirect, Unknown),
-        Park(Parking::Unreachable),
-    ];
-    expect(Trouble::Redirected, CURSOR, cells);
+    let elsewhere = [301, 302, 303].map(|code| (code, Unknown));
+    for (code, executed) in elsewhere.into_iter().chain([(307, No), (308, No)]) {
+        let cells = [
+            Fail(F::Redirect, executed),
+            Fail(F::Redirect, Unknown),
+            Park(Parking::Unreachable),
+        ];
+        let code = StatusCode::from_u16(code).unwrap();
+        expect(Trouble::redirected(code), CURSOR, cells);
+    }
 }
 
 #[test]

@@ -170,7 +170,7 @@ fn follow(
 /// A redirect that is not followed.
 fn stays(status: StatusCode, why: &str) -> Box<Failure> {
     Failure::new(
-        Trouble::Redirected,
+        Trouble::redirected(status),
         format!("the server's redirect ({status}) is not followed: {why}"),
     )
 }

@@ -276,7 +276,7 @@ fn a_server_that_wants_time_before_a_new_session_gets_it() {
 fn a_session_that_cannot_be_had_is_probed_whatever_the_reason() {
     for trouble in [
         Trouble::Tls,
-        Trouble::Redirected,
+        Trouble::Redirected { keeps_method: true },
         refused(401),
         refused(405),
     ] {
