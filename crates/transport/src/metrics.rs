@@ -196,6 +196,8 @@ metrics! {
     bytes: Family<ByteLabels, Counter> = "bytes", Family::default();
     /// Connections of HTTP clients open now.
     client_connections: Gauge = "client_connections", Gauge::default();
+    /// Connections of HTTP clients, and HTTP/2 streams, closed because their client took nothing for too long.
+    clients_stalled: Counter = "clients_stalled", Counter::default();
     /// Child processes running.
     children: Gauge = "children", Gauge::default();
     /// Child processes started.

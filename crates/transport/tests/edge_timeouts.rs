@@ -20,12 +20,15 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 const LIMIT: Duration = Duration::from_millis(300);
+/// How long a client may take nothing.
+const STALL: Duration = Duration::from_secs(1);
 /// Bytes of a slow client come at this distance.
 const DRIP: Duration = Duration::from_millis(20);
 /// No limit takes this long.
 const NEVER: Duration = Duration::from_secs(20);
 
-/// Answers a POST at once, and a GET by an event now and one long after the limits.
+/// Answers a POST at once, and a GET by an event now and one long after the limits; a GET with a
+/// cursor by events without end.
 struct Service;
 
 impl HttpService for Service {
@@ -39,7 +42,13 @@ impl HttpService for Service {
         })
     }
 
-    fn get(self: Arc<Self>, _: HeaderMap) -> BoxFuture<HttpReply> {
+    fn get(self: Arc<Self>, headers: HeaderMap) -> BoxFuture<HttpReply> {
+        if headers.contains_key("last-event-id") {
+            let event = Bytes::from(format!("data: {}\n\n", "x".repeat(8192)));
+            let events = futures_util::stream::repeat(event).boxed();
+            let headers = HeaderMap::new();
+            return Box::pin(async { HttpReply::Events { headers, events } });
+        }
         let late = futures_util::stream::once(async {
             tokio::time::sleep(4 * LIMIT).await;
             Bytes::from_static(b"data: late\n\n")
@@ -57,6 +66,11 @@ impl HttpService for Service {
 
 /// An edge with short limits; it ends with the runtime.
 fn serve() -> (Runtime, SocketAddr) {
+    let (runtime, address, _) = serve_with_metrics();
+    (runtime, address)
+}
+
+fn serve_with_metrics() -> (Runtime, SocketAddr, Arc<Metrics>) {
     let runtime = Runtime::new().unwrap();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
@@ -64,14 +78,16 @@ fn serve() -> (Runtime, SocketAddr) {
         header_timeout: LIMIT,
         idle_timeout: LIMIT,
         body_timeout: LIMIT,
+        stall_timeout: STALL,
         ..HttpEdgeConfig::default()
     };
-    let edge = HttpEdge::new(config, Arc::new(Metrics::default()));
+    let metrics = Arc::new(Metrics::default());
+    let edge = HttpEdge::new(config, Arc::clone(&metrics));
     runtime.spawn(async {
         let never = std::future::pending();
         edge.serve(Tcp(listener), Arc::new(Service), never).await;
     });
-    (runtime, address)
+    (runtime, address, metrics)
 }
 
 struct Client {
@@ -161,4 +177,28 @@ fn a_connection_without_requests_is_ended_and_one_with_an_open_stream_is_not() {
     let (events, took) = streaming.rest();
     assert!(events.contains("data: late"), "{events}");
     assert!(took >= 5 * LIMIT && took < NEVER, "{took:?}");
+}
+
+const ENDLESS: &str = "GET /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nLast-Event-ID: 0-0\r\n\r\n";
+
+/// What the system holds for a client must not hide that it reads.
+#[test]
+fn a_client_that_reads_slowly_is_served_and_one_that_does_not_read_is_cut() {
+    let (_runtime, address, metrics) = serve_with_metrics();
+    let mut slow = Client::connect(address);
+    slow.send(ENDLESS);
+    while slow.connected.elapsed() < 4 * STALL {
+        std::thread::sleep(DRIP);
+        slow.socket.read_exact(&mut [0; 8192]).unwrap();
+    }
+    assert_eq!(metrics.clients_stalled.get(), 0);
+    drop(slow);
+
+    let mut stuck = Client::connect(address);
+    stuck.send(ENDLESS);
+    while metrics.clients_stalled.get() == 0 {
+        assert!(stuck.connected.elapsed() < NEVER);
+        std::thread::sleep(DRIP);
+    }
+    assert!(stuck.connected.elapsed() >= STALL);
 }

@@ -69,6 +69,31 @@ async fn a_flood_does_not_outlive_the_deadline() {
     flood.abort();
 }
 
+/// Nobody looks at the deadline while the client's connection stands and takes nothing; whoever
+/// takes the client for gone has that made up for.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_is_kept_when_a_client_that_does_not_read_is_cut() {
+    let config = Config {
+        request_timeout: Some(Duration::from_secs(60)),
+        ..Config::default()
+    };
+    let proxy = Proxy::new(Habits::default(), config);
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    let _feeder = proxy.server.request().await.stream(false);
+    let events = posting.await.unwrap().stream();
+    sleep(Duration::from_secs(120)).await;
+    drop(events);
+    let cancel = proxy.server.sent().await;
+    assert_eq!(cancel.method(), "notifications/cancelled");
+    cancel.accept();
+    let messages = client.get(Some("1-0")).await.stream().rest().await;
+    assert!(
+        messages[0].contains(&data("timeout", "unknown")),
+        "{messages:?}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_request_needs_no_answer() {
     let proxy = Proxy::new(Habits::default(), Config::default());

@@ -15,6 +15,7 @@ mod cors;
 mod heartbeat;
 mod open;
 mod serve;
+mod stall;
 mod version;
 
 use std::sync::Arc;
@@ -29,8 +30,9 @@ use shadowcat_mcp::fault::Rejection;
 use shadowcat_mcp::headers;
 use shadowcat_mcp::message::{Kind, Payload, RequestId};
 use tokio::time::timeout;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::{HttpReply, HttpService};
+use super::{EventBytes, HttpReply, HttpService};
 use crate::metrics::{ByteLabels, Metrics, StatusLabel};
 pub use accept::{Accept, Tcp};
 use body::{Content, EdgeBody, Events};
@@ -172,13 +174,8 @@ impl HttpEdge {
         let subscription = !headers.contains_key(headers::LAST_EVENT_ID);
         match service.get(headers).await {
             HttpReply::Events { headers, events } if subscription => {
-                let events = Events::new(
-                    events,
-                    Some(open.subscribe()),
-                    self.sent.clone(),
-                    self.metrics.client_streams.clone(),
-                );
-                streaming(headers, events, open)
+                let cut = open.subscribe();
+                self.stream(headers, events, Some(cut), open)
             }
             reply => self.reply(reply, None, open),
         }
@@ -261,10 +258,7 @@ impl HttpEdge {
                 headers,
                 body,
             } => self.whole(status, headers, body, open),
-            HttpReply::Events { headers, events } => {
-                let (sent, streams) = (self.sent.clone(), self.metrics.client_streams.clone());
-                streaming(headers, Events::new(events, None, sent, streams), open)
-            }
+            HttpReply::Events { headers, events } => self.stream(headers, events, None, open),
             HttpReply::Rejected(rejection) => self.refuse(&rejection, id, open),
         }
     }
@@ -300,6 +294,18 @@ impl HttpEdge {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
         response
+    }
+
+    fn stream(
+        &self,
+        headers: HeaderMap,
+        events: EventBytes,
+        cut: Option<WaitForCancellationFutureOwned>,
+        open: Open,
+    ) -> Response<EdgeBody> {
+        let (sent, streams) = (self.sent.clone(), self.metrics.client_streams.clone());
+        let events = Events::new(open.source(events), cut, sent, streams);
+        streaming(headers, events, open)
     }
 
     fn whole(

@@ -19,8 +19,14 @@ pub trait Accept: Send + 'static {
     fn accept(&mut self) -> impl Future<Output = io::Result<Self::Io>> + Send;
 }
 
+/// Bytes that the system holds of a connection without having sent them. It asks for more when half
+/// of them are left; of its own it would hold megabytes, and take nothing while a slow client reads
+/// the first third of them.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT: u32 = 128 * 1024;
+
 /// Connections of a TCP listener, with Nagle's algorithm off: answers are small and each is waited
-/// for.
+/// for. Little is queued in the system, so that it shows soon whether a client reads.
 #[derive(Debug)]
 pub struct Tcp(pub TcpListener);
 
@@ -31,6 +37,8 @@ impl Accept for Tcp {
         let (stream, _) = self.0.accept().await?;
         // Fails only for a peer that has gone already; reading will find that out.
         let _ = stream.set_nodelay(true);
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
         Ok(stream)
     }
 }

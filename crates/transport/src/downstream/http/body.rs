@@ -1,7 +1,7 @@
 //! The bodies of our responses.
 
-use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -12,12 +12,17 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::super::EventBytes;
 use super::open::Open;
+use super::stall::{Stalled, Watched};
 
 /// How often a stream with bytes in hand lets other tasks run before it sends them, so that a
 /// burst that arrives in several reads leaves in one write. Each time costs about a microsecond.
 const PATIENCE: u8 = 2;
 /// Bytes that leave at once, whatever follows.
 const ENOUGH: usize = 64 * 1024;
+
+/// Bytes that leave at a time on a connection that carries other streams, too: what a slow client
+/// takes of them shows that it reads.
+const PIECE: usize = 4 * 1024;
 
 /// What a response carries.
 pub(super) enum Content {
@@ -40,9 +45,26 @@ impl EdgeBody {
     }
 }
 
+/// Where the bytes of an event stream come from.
+pub(super) enum Source {
+    /// From a stream that has its connection to itself.
+    Own(EventBytes),
+    /// From one that shares its connection.
+    Watched(Arc<Watched>),
+}
+
+impl Source {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Stalled>> {
+        match self {
+            Self::Own(source) => source.as_mut().poll_next(cx).map(Ok),
+            Self::Watched(source) => source.poll_next(cx),
+        }
+    }
+}
+
 /// An event stream; ready pieces leave together.
 pub(super) struct Events {
-    source: EventBytes,
+    source: Source,
     gathered: Gathered,
     patience: u8,
     over: bool,
@@ -55,7 +77,7 @@ pub(super) struct Events {
 impl Events {
     /// `cut`: when to end the stream from our side, if ever.
     pub(super) fn new(
-        source: EventBytes,
+        source: Source,
         cut: Option<WaitForCancellationFutureOwned>,
         sent: Counter,
         streams: Gauge,
@@ -72,9 +94,9 @@ impl Events {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Stalled>> {
         while !self.over && self.gathered.len() < ENOUGH {
-            match self.source.as_mut().poll_next(cx) {
+            match self.source.poll_next(cx)? {
                 Poll::Ready(Some(bytes)) => self.gathered.add(bytes),
                 Poll::Ready(None) => self.over = true,
                 Poll::Pending if self.gathered.len() == 0 => {
@@ -92,10 +114,18 @@ impl Events {
                 Poll::Pending => break,
             }
         }
-        self.patience = PATIENCE;
-        let bytes = self.gathered.take();
+        let bytes = match &self.source {
+            Source::Own(_) => self.gathered.take(),
+            Source::Watched(watched) => {
+                watched.gave();
+                self.gathered.take_some(PIECE)
+            }
+        };
+        if self.gathered.len() == 0 {
+            self.patience = PATIENCE;
+        }
         self.sent.inc_by(bytes.len() as u64);
-        Poll::Ready((!bytes.is_empty()).then_some(bytes))
+        Poll::Ready(Ok((!bytes.is_empty()).then_some(bytes)))
     }
 }
 
@@ -127,6 +157,17 @@ impl Gathered {
         self.all.extend_from_slice(&bytes);
     }
 
+    /// At most so many bytes.
+    fn take_some(&mut self, most: usize) -> Bytes {
+        let mut all = self.take();
+        if all.len() <= most {
+            return all;
+        }
+        let some = all.split_to(most);
+        self.first = all;
+        some
+    }
+
     fn take(&mut self) -> Bytes {
         if self.all.is_empty() {
             std::mem::take(&mut self.first)
@@ -138,15 +179,18 @@ impl Gathered {
 
 impl Body for EdgeBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Stalled;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Stalled>>> {
         let piece = match &mut self.content {
             Content::Whole(piece) => piece.take(),
-            Content::Events(events) => std::task::ready!(events.poll(cx)),
+            Content::Events(events) => match std::task::ready!(events.poll(cx)) {
+                Ok(piece) => piece,
+                Err(stalled) => return Poll::Ready(Some(Err(stalled))),
+            },
         };
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }

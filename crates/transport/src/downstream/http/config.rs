@@ -20,6 +20,10 @@ pub struct HttpEdgeConfig {
     pub idle_timeout: Duration,
     /// How long a request's body may take.
     pub body_timeout: Duration,
+    /// How long a client may take nothing of what is there for it before it is taken for gone. A
+    /// machine that sleeps or a client that is held in a debugger is no worse off for it than after
+    /// any other end of its connection.
+    pub stall_timeout: Duration,
 }
 
 impl Default for HttpEdgeConfig {
@@ -31,6 +35,7 @@ impl Default for HttpEdgeConfig {
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(120),
             body_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(120),
         }
     }
 }

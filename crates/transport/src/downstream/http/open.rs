@@ -4,8 +4,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use http::Version;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::super::EventBytes;
+use super::body::Source;
+use super::stall::Watch;
 
 /// What is open on all connections of an edge.
 #[derive(Default)]
@@ -40,6 +45,8 @@ pub(super) struct ConnectionState {
     open: AtomicUsize,
     /// Requests so far.
     requests: AtomicU64,
+    /// Its event streams, where it carries several at a time.
+    pub(super) watch: Watch,
 }
 
 impl ConnectionState {
@@ -48,17 +55,19 @@ impl ConnectionState {
             edge,
             open: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
+            watch: Watch::default(),
         })
     }
 
-    /// A request begins.
-    pub(super) fn begin(self: &Arc<Self>) -> Open {
+    /// A request begins, over this version of HTTP.
+    pub(super) fn begin(self: &Arc<Self>, version: Version) -> Open {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::Relaxed);
         self.edge.exchanges.fetch_add(1, Ordering::SeqCst);
         Open {
             connection: Arc::clone(self),
             subscription: false,
+            shares: version == Version::HTTP_2,
         }
     }
 
@@ -72,9 +81,19 @@ impl ConnectionState {
 pub(super) struct Open {
     connection: Arc<ConnectionState>,
     subscription: bool,
+    /// Whether its connection carries other requests at the same time.
+    shares: bool,
 }
 
 impl Open {
+    /// An event stream as the response's body holds it.
+    pub(super) fn source(&self, events: EventBytes) -> Source {
+        match self.shares {
+            true => Source::Watched(self.connection.watch.add(events)),
+            false => Source::Own(events),
+        }
+    }
+
     /// Says that the response is a stream without an end of its own; returns what ends it.
     pub(super) fn subscribe(&mut self) -> WaitForCancellationFutureOwned {
         if !std::mem::replace(&mut self.subscription, true) {

@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 
 use super::super::HttpService;
 use super::open::{ConnectionState, EdgeState};
+use super::stall::{Patience, Taken};
 use super::version::{Begun, HttpVersion};
 use super::{Accept, HEADER_BYTES, HttpEdge};
 use crate::repoll::{OnWake, Rounds};
@@ -163,7 +164,7 @@ impl<S: HttpService> Connection<S> {
         let (edge, state) = (Arc::clone(&self.edge), Arc::clone(&self.state));
         let service = Arc::clone(&self.service);
         let answer = service_fn(move |request| {
-            let open = state.begin();
+            let open = state.begin(request.version());
             let (edge, service) = (Arc::clone(&edge), Arc::clone(&service));
             async move {
                 let response = if refused {
@@ -176,10 +177,14 @@ impl<S: HttpService> Connection<S> {
                 Ok::<_, Infallible>(response)
             }
         });
+        let patience = Patience {
+            limit: self.edge.config.stall_timeout,
+            stalled: self.edge.metrics.clients_stalled.clone(),
+        };
         let mut abandoned = pin!(self.abandoned());
         let begun = tokio::select! {
             biased;
-            begun = Begun::new(io) => begun,
+            begun = Begun::new(Taken::new(io, patience.clone())) => begun,
             () = end.stop.cancelled() => return,
             () = abandoned.as_mut() => return,
         };
@@ -190,7 +195,14 @@ impl<S: HttpService> Connection<S> {
             }
             Ok((io, HttpVersion::Two)) => {
                 let connection = http2_builder().serve_connection(TokioIo::new(io), answer);
-                drive(pin!(connection), end, abandoned).await
+                let watching = self.state.watch.run(&patience);
+                let abandoned = async {
+                    tokio::select! {
+                        () = abandoned => {}
+                        never = watching => match never {},
+                    }
+                };
+                drive(pin!(connection), end, pin!(abandoned)).await
             }
             Err(error) => {
                 debug!(%error, "a client connection ended before it was told what it speaks");

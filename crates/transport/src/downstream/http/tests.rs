@@ -208,3 +208,4 @@ fn always_json(_: &str) -> BoxFuture<HttpReply> {
 
 mod judging;
 mod life;
+mod stalling;
