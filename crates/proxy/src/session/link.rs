@@ -17,6 +17,9 @@ use super::recovery::ASKED_DISTANCE;
 
 /// How long a request waits for the next attempt to replace a leg.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it waits in all, attempts under way included: less than the minute for which official
+/// clients wait for an answer.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// The leg in use. Each replacement has a new generation, so that two who notice the same loss
 /// replace it once.
@@ -40,8 +43,8 @@ pub(super) enum Health {
         next: Instant,
         last: Fault,
     },
-    /// The attempt to replace it is under way. It has a deadline of its own.
-    Trying,
+    /// The attempt to replace it is under way.
+    Trying { last: Fault },
     /// The attempts are used up: from now on they are rare, and before `ask_from` no request may
     /// ask for one.
     GivenUp {
@@ -99,7 +102,7 @@ impl Session {
     }
 
     /// The leg, once it can be used: a request waits for a replacement that is under way or soon,
-    /// but for [`PATIENCE`] at most until the next attempt begins.
+    /// but for [`PATIENCE`] at most until the next attempt begins, and for [`LONGEST`] in all.
     ///
     /// # Errors
     /// Why there is none, and when the next attempt is due. Nothing was executed.
@@ -116,11 +119,13 @@ impl Session {
                 Health::Healing { since, .. } => since.max(asked),
                 _ => asked,
             };
-            let patience = since + PATIENCE;
+            let patience = (since + PATIENCE).min(asked + LONGEST);
             match health {
                 Health::Up => continue,
-                Health::Trying => {
-                    changed.await;
+                Health::Trying { last } => {
+                    if timeout_at(asked + LONGEST, changed).await.is_err() {
+                        return Err(unavailable(&last, Duration::ZERO));
+                    }
                     continue;
                 }
                 // The line of the sessions that come back may move more slowly than it seemed.
@@ -149,12 +154,14 @@ impl Session {
     /// answered at once.
     pub(super) fn set_trying(&self) {
         let mut link = self.link.write();
-        let probed = matches!(link.health, Health::GivenUp { .. });
-        if !probed || link.leg.has_response_heads() {
-            link.health = Health::Trying;
-            drop(link);
-            self.health_changed.notify_waiters();
-        }
+        let last = match &link.health {
+            Health::Healing { last, .. } => last,
+            Health::GivenUp { last, .. } if link.leg.has_response_heads() => last,
+            _ => return,
+        };
+        link.health = Health::Trying { last: last.clone() };
+        drop(link);
+        self.health_changed.notify_waiters();
     }
 
     /// Notes that the leg of this generation is lost; false if somebody noticed before.

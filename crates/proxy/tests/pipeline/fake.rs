@@ -59,6 +59,8 @@ pub struct FakeServer {
     seen: Mutex<Vec<String>>,
     /// Faults for the legs to come: their `initialize` fails with it.
     pub broken: Mutex<HashMap<usize, Fault>>,
+    /// Whether an `initialize` is heard and never answered.
+    pub deaf: AtomicBool,
     pub standalone_open: AtomicBool,
 }
 
@@ -98,6 +100,7 @@ impl FakeServer {
             waiting: tokio::sync::Mutex::new(waiting),
             seen: Mutex::default(),
             broken: Mutex::default(),
+            deaf: AtomicBool::new(false),
             standalone_open: AtomicBool::new(false),
         })
     }
@@ -202,6 +205,9 @@ impl Leg for FakeLeg {
         let (server, leg) = (Arc::clone(&self.server), self.number);
         server.note(leg, message.method().map_or("?", Method::as_str));
         if message.method() == Some(&Method::Initialize) && !server.habits.by_hand {
+            if server.deaf.load(Ordering::SeqCst) {
+                return Box::pin(std::future::pending());
+            }
             let broken = server.broken.lock().get(&leg).cloned();
             let id = message.id().expect("id").to_json();
             let answer = crate::json::parse(&format!(

@@ -1,6 +1,7 @@
 //! A server that does not come back: attempts are spaced, then rare, and requests are answered.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind};
@@ -111,6 +112,27 @@ async fn a_server_that_does_not_come_back_is_an_error_and_a_request_probes_it() 
         Duration::ZERO,
         "the request itself is the probe"
     );
+}
+
+/// The attempts to come back have their own deadlines, and there are many: a request waits for none
+/// of them longer than its client would.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_hangs_in_the_handshake_is_not_waited_for_longer_than_clients_wait() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    proxy.server.deaf.store(true, Ordering::SeqCst);
+    let posting = client.posting(CALL);
+    proxy.server.request().await.fail(session_lost());
+    let first = Instant::now();
+    sleep(Duration::from_secs(20)).await;
+    let later = client.posting(CALL);
+    for (asked, began) in [(posting, first), (later, Instant::now())] {
+        let body = asked.await.unwrap().response().await;
+        assert!(body.contains(r#""executed":"no""#), "{body}");
+        let took = began.elapsed();
+        assert!(took > Duration::from_secs(9), "{took:?}");
+        assert!(took < Duration::from_secs(31), "{took:?}");
+    }
 }
 
 /// A session whose first attempt to come back failed with `down`, which was the last one.
