@@ -61,7 +61,7 @@ impl Server {
                 ticket.settle(Fate::Status(status));
                 let (kind, body) = if error && !id.is_null() {
                     let body = format!(
-                        r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32050,"message":"the server's own error"}}}}"#
+                        r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32050,"message":"the server's own error, of a session with its database"}}}}"#
                     );
                     ("application/json", body)
                 } else {

@@ -138,9 +138,30 @@ async fn a_request_is_refused_twice_at_most() {
     }
     let body = posting.await.unwrap().body();
     assert!(
-        body.contains(r#""kind":"session_lost","executed":"no""#),
+        body.contains(r#""kind":"status","executed":"unknown""#),
         "{body}"
     );
+}
+
+/// What refuses it in a session that was just made may mean the request.
+#[tokio::test(start_paused = true)]
+async fn no_session_is_thrown_away_by_a_request_that_another_one_was_lost_by() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let client = proxy.initialized().await;
+    let posting = client.posting(CALL);
+    for _ in 0..2 {
+        proxy.server.request().await.fail(session_lost());
+    }
+    posting.await.unwrap();
+    let posting = client.posting(LIST);
+    let request = proxy.server.request().await;
+    assert_eq!((request.leg, request.method()), (1, "tools/list"));
+    // By another request it may be lost.
+    request.fail(session_lost());
+    let request = proxy.server.request().await;
+    assert_eq!((request.leg, request.method()), (2, "tools/list"));
+    request.json("{}");
+    assert!(posting.await.unwrap().body().contains("result"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -95,6 +95,16 @@ async fn a_refused_session_is_lost_and_nothing_was_executed() {
             "application/json",
             r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"Bad Request"}}"#,
         ),
+        (
+            400,
+            "application/json",
+            r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"No valid session ID"}}"#,
+        ),
+        (
+            400,
+            "application/json",
+            r#"{"jsonrpc":"2.0","id":"server-error","error":{"code":-32600,"message":"Session"}}"#,
+        ),
     ];
     for (code, kind, body) in bodies {
         let server = Server::new(move |_, n| match n {
@@ -112,6 +122,29 @@ async fn a_refused_session_is_lost_and_nothing_was_executed() {
             fault(send(&leg, ping).await),
             (FaultKind::SessionLost, Executed::No)
         );
+    }
+}
+
+/// What carries the id of the request answers it, whatever words and codes it has.
+#[tokio::test(start_paused = true)]
+async fn an_error_under_the_request_s_own_id_says_nothing_of_the_session() {
+    for code in [-32000, -32001, -32600, -32603] {
+        let theirs = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":{code},"message":"database session expired"}}}}"#
+        );
+        let body = theirs.clone();
+        let server = Server::new(move |_, n| match n {
+            0 => initialized(),
+            _ => Answer::Http(http(400, "application/json", body.clone())),
+        });
+        let fault = request(&in_session(&server).await, call(1)).await;
+        let fault = fault.unwrap_err();
+        assert_eq!(
+            (fault.kind, fault.executed),
+            (FaultKind::Status, Executed::Unknown),
+            "{code}"
+        );
+        assert_eq!(text(&fault.to_response(&RequestId::Integer(1))), theirs);
     }
 }
 

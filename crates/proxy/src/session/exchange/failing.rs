@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use shadowcat_mcp::fault::{Executed, Fault};
+use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
 use shadowcat_mcp::method::Method;
 use shadowcat_transport::metrics::Outcome;
 use shadowcat_transport::request_span::in_request;
@@ -24,6 +24,14 @@ impl Exchange {
             return Step::End;
         }
         self.sent = false;
+        if self.is_refused_again(&fault) {
+            return self.fail(
+                &Fault::new(Side::Upstream, FaultKind::Status, Executed::Unknown).because(format!(
+                    "the request was refused in a new session, too: {}",
+                    fault.detail
+                )),
+            );
+        }
         self.in_doubt |= fault.executed == Executed::Unknown;
         let lost = fault.kind.is_session_loss();
         let once = if lost && fault.executed == Executed::No {
@@ -80,6 +88,16 @@ impl Exchange {
             true => info!(server, %fault, "the answer broke off, sending the request once more"),
             false => warn!(server, %fault, "the answer broke off and is lost"),
         });
+    }
+
+    /// Whether a server refuses a request in the session that was made for it as in the one before.
+    /// What does that may mean the request: the session stays, and nothing is certain.
+    fn is_refused_again(&self, fault: &Fault) -> bool {
+        self.renewed
+            && fault.kind == FaultKind::SessionLost
+            && fault.executed == Executed::No
+            // Without response heads the session may have ended with its stream.
+            && self.bounds.session.has_response_heads()
     }
 
     /// Whether the rules allow a second sending.

@@ -33,7 +33,7 @@ pub(crate) enum Expected {
     /// Any success.
     Acceptance,
     /// Any success: the response to this request comes another way. A challenge is the client's.
-    Handover,
+    Handover(RequestId),
 }
 
 impl Expected {
@@ -41,6 +41,14 @@ impl Expected {
     pub(crate) fn of(message: &Message, era: Era) -> Self {
         match message.kind() {
             Kind::Request { id, .. } => Self::Response(id.clone(), era),
+            _ => Self::Acceptance,
+        }
+    }
+
+    /// What a server owes a message whose response comes on another way.
+    pub(crate) fn elsewhere(message: &Message) -> Self {
+        match message.kind() {
+            Kind::Request { id, .. } => Self::Handover(id.clone()),
             _ => Self::Acceptance,
         }
     }
@@ -85,8 +93,9 @@ async fn to_one_way(
     }
     let to_be_relayed = is_challenge(status) && shared.config.forward_auth;
     Opened::Failed(match expected {
-        Expected::Handover if to_be_relayed => challenge(shared, response, in_session).await,
-        _ => refusal(shared, response, in_session).await.1,
+        Expected::Handover(_) if to_be_relayed => challenge(shared, response, in_session).await,
+        Expected::Handover(id) => refusal(shared, response, in_session, Some(id)).await.1,
+        _ => refusal(shared, response, in_session, None).await.1,
     })
 }
 
@@ -128,7 +137,7 @@ pub(crate) async fn to_get(
     } else if status.is_success() {
         no_events(shared, response, in_session).await
     } else {
-        refusal(shared, response, in_session).await.1
+        refusal(shared, response, in_session, None).await.1
     })
 }
 
@@ -210,7 +219,7 @@ async fn no_events(
 ) -> Box<Failure> {
     let status = response.status();
     if status == StatusCode::NO_CONTENT {
-        return refusal(shared, response, in_session).await.1;
+        return refusal(shared, response, in_session, None).await.1;
     }
     let kind = response.headers().get(CONTENT_TYPE);
     let kind = kind.map(|kind| String::from_utf8_lossy(kind.as_bytes()).into_owned());
@@ -265,7 +274,8 @@ async fn refused(
     response: Response<Incoming>,
     question: &Question<'_>,
 ) -> Box<Failure> {
-    let (head, mut failure) = refusal(shared, response, question.in_session).await;
+    let (head, mut failure) =
+        refusal(shared, response, question.in_session, Some(question.id)).await;
     if question.era == Era::Legacy {
         return failure;
     }
@@ -286,11 +296,14 @@ async fn refused(
     failure
 }
 
-/// A status that means failure, and what the server says about it, as far as that can be read.
+/// A status that means failure, and what the server says about it, as far as that can be read. An
+/// error under the id of the request that was asked answers that request: it is not about the
+/// session, which servers refuse without an id, with null or with words.
 async fn refusal(
     shared: &Shared,
     response: Response<Incoming>,
     in_session: bool,
+    asked: Option<&RequestId>,
 ) -> (http::response::Parts, Box<Failure>) {
     let (head, incoming) = response.into_parts();
     let limit = if headers::is_json(&head.headers) {
@@ -304,7 +317,11 @@ async fn refusal(
         .ok()
         .filter(|message| matches!(message.kind(), Kind::Error { .. }));
     let code = error.as_ref().and_then(inspect::error_code);
-    let about_session = speaks_of_session || code.is_some_and(|code| SESSION_CODES.contains(&code));
+    let answers = error.as_ref().is_some_and(
+        |error| matches!(error.kind(), Kind::Error { id: Some(id) } if asked == Some(id)),
+    );
+    let has_code = code.is_some_and(|code| SESSION_CODES.contains(&code));
+    let about_session = !answers && (speaks_of_session || has_code);
     let refusal = Refusal::new(head.status, &head.headers, SystemTime::now());
     let trouble = Trouble::Refused(in_our_session(refusal, in_session, about_session));
     let mut failure = Failure::new(trouble, answered(head.status));

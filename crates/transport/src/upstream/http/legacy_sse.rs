@@ -160,7 +160,7 @@ impl Link {
             ..
         } = context;
         let posting = Posting {
-            expected: Expected::Handover,
+            expected: Expected::elsewhere(&begun.message),
             ..self.posting(&begun.message, &headers, dispatched, known)
         };
         let delivery = Arc::clone(&posting.delivery);
