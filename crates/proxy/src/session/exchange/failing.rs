@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
 use shadowcat_mcp::method::Method;
+use shadowcat_sse::reconnect::backoff;
 use shadowcat_transport::metrics::Outcome;
 use shadowcat_transport::request_span::in_request;
 use tokio::time::{Instant, sleep_until};
@@ -50,7 +51,9 @@ impl Exchange {
         }
         if lost {
             let session = Arc::clone(&self.bounds.session);
-            let not_before = fault.retry_after.map(|wait| Instant::now() + wait);
+            let now = Instant::now().into_std();
+            let not_before =
+                (fault.retry_after).map(|wait| Instant::from_std(backoff::after(now, wait)));
             let deadline = self.bounds.deadline.get();
             if not_before.is_some_and(|at| deadline.is_some_and(|deadline| deadline <= at)) {
                 return self.fail(&fault);

@@ -1,6 +1,6 @@
 //! How long to wait before the next attempt: a function of numbers only.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::policy::{MAX_RETRY_JITTER, PROBE_EVERY, PROBE_SPREAD, Policy};
 
@@ -40,6 +40,15 @@ impl Draws {
 #[must_use]
 pub(crate) fn scaled(duration: Duration, factor: f64) -> Duration {
     Duration::try_from_secs_f64(duration.as_secs_f64() * factor.max(0.0)).unwrap_or(Duration::MAX)
+}
+
+/// What stands for never where a wait is longer than a clock can tell.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// When a wait of any length is over that begins `now`.
+#[must_use]
+pub fn after(now: Instant, wait: Duration) -> Instant {
+    now.checked_add(wait).unwrap_or_else(|| now + NEVER)
 }
 
 /// `initial * 2^(n-1)`, at most `max`; zero at `n` = 0.

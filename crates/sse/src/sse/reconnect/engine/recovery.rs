@@ -300,14 +300,14 @@ impl Engine {
         let mut wait = self.backoff(parted.polled).max(floor);
         if let Some(hint) = hint {
             if hint.origin_wide {
-                origin.hold(now + self.policy.clamp_hint(hint.wait));
+                origin.hold(backoff::after(now, self.policy.clamp_hint(hint.wait)));
             }
             wait = wait.max(backoff::asked(&self.policy, hint.wait, self.draws.draw()));
         }
         if parted.polled && self.empty_polls > FREE_POLLS {
             wait = wait.max(SLOW_POLL);
         }
-        let mut until = now + wait;
+        let mut until = backoff::after(now, wait);
         if let Some(last_start) = self.last_start
             && parted.open_for.is_none_or(|open_for| open_for < SETTLED)
         {
@@ -345,9 +345,9 @@ impl Engine {
             }
         };
         if let Some(hint) = hint.filter(|hint| hint.origin_wide) {
-            origin.hold(now + self.policy.clamp_hint(hint.wait));
+            origin.hold(backoff::after(now, self.policy.clamp_hint(hint.wait)));
         }
-        let until = wait.map(|wait| now + wait);
+        let until = wait.map(|wait| backoff::after(now, wait));
         let in_time = until.filter(|until| self.deadline.is_none_or(|deadline| *until < deadline));
         match in_time {
             Some(until) => self.go(now, State::Backoff { until }, cause),
@@ -374,8 +374,9 @@ impl Engine {
         let since = *self.post.no_connection_since.get_or_insert(now);
         self.post.no_connection = self.post.no_connection.saturating_add(1);
         let delay = backoff::exponential(POST_DELAY, POST_DELAY_MAX, self.post.no_connection);
-        let wait = delay + scaled(delay, self.policy.jitter * self.draws.draw());
-        (now + wait <= since + POST_PATIENCE).then_some(wait)
+        let spread = scaled(delay, self.policy.jitter * self.draws.draw());
+        let wait = delay.saturating_add(spread);
+        (backoff::after(now, wait) <= since + POST_PATIENCE).then_some(wait)
     }
 
     /// When to go that would go then: a POST that found no connection, soon after somebody else
@@ -406,7 +407,7 @@ impl Engine {
         let probed = why.is_probed() || self.kind == Kind::Session;
         let asked = hint.map(|hint| backoff::asked(&self.policy, hint.wait, self.draws.draw()));
         let wait = backoff::probe(draw).max(asked.unwrap_or_default());
-        let probe_at = probed.then(|| now + wait);
+        let probe_at = probed.then(|| backoff::after(now, wait));
         self.go(now, State::Parked { why, probe_at }, cause);
     }
 

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Uri};
-use shadowcat_sse::reconnect::{Decision, Facts, Leg, Opening, classify};
+use shadowcat_sse::reconnect::{Decision, Facts, Leg, Opening, backoff, classify};
 use tokio::time::Instant;
 
 use super::super::Shared;
 use super::super::answer::{self, Expected};
 use super::super::client::{Connected, Delivery};
-use super::{Call, Opened, Opener, send};
+use super::{Call, Opened, Opener, now, send};
 use crate::upstream::{BoxFuture, Dispatched};
 
 /// See the [module](self).
@@ -69,7 +69,8 @@ impl Opener for Posting {
                     classify(&failure.trouble, Leg::Post, Facts::default())
             {
                 let wait = hint.map(|hint| shared.config.reconnect.clamp_hint(hint.wait));
-                delivery.not_processed(wait.map(|wait| Instant::now() + wait));
+                let until = wait.map(|wait| backoff::after(now(), wait));
+                delivery.not_processed(until.map(Instant::from_std));
             }
             opened
         })

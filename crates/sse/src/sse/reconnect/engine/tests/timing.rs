@@ -111,6 +111,44 @@ fn the_latest_retry_wins_and_lasts() {
     assert!(run.reconnect() >= 2 * SECOND);
 }
 
+/// What no clock can tell is waited for all the same.
+#[test]
+fn no_wait_overflows() {
+    let endless = |kind, status, max_attempts| {
+        let policy = Policy {
+            hint_max: Duration::MAX,
+            max_attempts,
+            ..Policy::default()
+        };
+        let mut run = Run::with(kind, policy);
+        run.refuse(busy(status, u64::MAX));
+        let action = run.poll();
+        let far = run.now + Duration::from_secs(1 << 31);
+        assert!(
+            matches!(action, Action::Wait(Some(until)) if until > far),
+            "{kind:?} {status}: {action:?}"
+        );
+        run.engine.state()
+    };
+    for status in [429, 503] {
+        assert_eq!(endless(Kind::Standalone, status, 10), StateName::Backoff);
+        assert_eq!(endless(Kind::Standalone, status, 1), StateName::Parked);
+        assert_eq!(endless(Kind::Response, status, 10), StateName::Backoff);
+    }
+}
+
+#[test]
+fn an_endless_spread_is_given_up() {
+    let policy = Policy {
+        jitter: f64::MAX,
+        ..Policy::default()
+    };
+    let mut run = Run::with(Kind::Response, policy);
+    run.attempt();
+    run.tell(Input::Failed(Trouble::NoConnection));
+    assert_eq!(run.fault().kind, FaultKind::Connect);
+}
+
 #[test]
 fn retry_after_is_honoured_and_clamped() {
     for (asked, granted) in [(7, 7), (100_000, 300)] {
