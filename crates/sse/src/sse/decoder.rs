@@ -138,7 +138,7 @@ impl Decoder {
     /// Bytes held back for a line or an event that is not finished.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.partial.len() + self.block.data_len()
+        self.partial.len() + self.block.held()
     }
 
     /// The next item, or `None` when more bytes are needed.

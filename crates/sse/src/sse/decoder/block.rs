@@ -42,6 +42,16 @@ enum EventType {
     Other(Bytes),
 }
 
+impl EventType {
+    fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Message => b"message".len(),
+            Self::Other(event_type) => event_type.len(),
+        }
+    }
+}
+
 impl From<EventType> for Bytes {
     fn from(event_type: EventType) -> Self {
         match event_type {
@@ -85,8 +95,14 @@ impl Block {
         self.lines == Lines::None
     }
 
-    pub(super) fn data_len(&self) -> usize {
+    fn data_len(&self) -> usize {
         self.line.len() + self.joined.len()
+    }
+
+    /// Bytes of its fields.
+    pub(super) fn held(&self) -> usize {
+        let id = self.id.as_ref().map_or(0, Bytes::len);
+        self.data_len() + id + self.event_type.len()
     }
 
     /// Interprets a line.

@@ -281,3 +281,24 @@ proptest! {
         decode(&[&input]);
     }
 }
+
+#[test]
+fn an_event_that_has_begun_is_held_with_all_its_fields() {
+    for (text, held) in [
+        ("id: 12345\n", 5),
+        ("event: message\n", 7),
+        ("event: other\n", 5),
+        ("id: 12345\nevent: other\n", 10),
+        ("id: 12345\ndata: abc\n", 8),
+        ("id: 12345\ndata: abc\ndata: d", 5 + 3 + 7),
+        (": comment\n", 0),
+        ("id: 12345\n\n", 0),
+        ("event: other\n\n", 0),
+        ("id: 12345\nevent: other\ndata: abc\n\n", 0),
+    ] {
+        let mut decoder = Decoder::new(Limits::default());
+        decoder.push(Bytes::from_static(text.as_bytes()));
+        while decoder.next_item().unwrap().is_some() {}
+        assert_eq!(decoder.held(), held, "{text:?}");
+    }
+}
