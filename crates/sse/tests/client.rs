@@ -164,6 +164,24 @@ async fn events_come_once_across_breaks_and_inclusive_replays() {
     assert_eq!(next(&mut stream).await, None);
 }
 
+/// A block without data that has an id says where the stream stands, as an event does.
+#[tokio::test]
+async fn an_id_without_an_event_is_the_last_one() {
+    for (moves, last) in [("id: 7", "7"), ("id", ""), ("retry: 250", "1")] {
+        let text = format!("id: 1\ndata: one\n\n{moves}\n\ndata: two\n\n");
+        let server = Server::start(vec![breaks(&text), status("204 No Content")]).await;
+        let mut stream = server.builder().build().unwrap();
+        assert_eq!(data(&mut stream).await, "one");
+        assert_eq!(stream.last_event_id(), b"");
+        assert_eq!(data(&mut stream).await, "two");
+        assert_eq!(stream.last_event_id(), last.as_bytes(), "{moves}");
+        assert_eq!(next(&mut stream).await, None);
+        assert_eq!(stream.last_event_id(), last.as_bytes(), "{moves}");
+        let resumed = server.cursors()[1].clone();
+        assert_eq!(resumed.unwrap_or_default(), last, "{moves}");
+    }
+}
+
 #[tokio::test]
 async fn a_cut_right_after_an_event_that_was_not_asked_past_replays_it() {
     let server = Server::start(vec![stays("id: 1\ndata: one\n\nid: 2\ndata: two\n\n")]).await;

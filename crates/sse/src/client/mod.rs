@@ -136,8 +136,8 @@ impl ReconnectingStream {
         self.engine.counters()
     }
 
-    /// The id of the last event that was accepted; empty without one. Another stream can
-    /// [start there](Builder::last_event_id).
+    /// The id of the last event that was accepted, or of a block without data that came after it;
+    /// empty without one. Another stream can [start there](Builder::last_event_id).
     #[must_use]
     pub fn last_event_id(&self) -> &[u8] {
         &self.last_event_id
@@ -207,6 +207,13 @@ impl ReconnectingStream {
         self.engine.commit();
         if let Some(id) = self.given_id.take() {
             self.last_event_id = id;
+        }
+    }
+
+    /// Nothing of this is for the reader but where it leaves the stream.
+    fn note_id(&mut self, item: Item) {
+        if let Item::IdOnly(id) | Item::Event(Event { id: Some(id), .. }) = item {
+            self.last_event_id = id.to_vec();
         }
     }
 
@@ -297,7 +304,8 @@ impl ReconnectingStream {
                             return Poll::Ready(Some(event));
                         }
                     }
-                    Ok(Verdict::Duplicate | Verdict::Noted) => {}
+                    Ok(Verdict::Noted) => self.note_id(item),
+                    Ok(Verdict::Duplicate) => {}
                     Err(_) => self.link = Link::None,
                 },
                 Ok(None) => match self.link.poll_read(cx) {
