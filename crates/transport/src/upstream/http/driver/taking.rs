@@ -73,7 +73,9 @@ impl Driver {
         if let (Some(sibling), Some(key)) = (&self.sibling, self.engine.key())
             && !self.engine.is_resumed()
         {
-            let _ = sibling.claim(key, false);
+            let (_, overflow) = sibling.claim(key, false);
+            let metrics = &self.shared.counters.metrics;
+            metrics.dedup_overflows.inc_by(overflow);
         }
     }
 }
