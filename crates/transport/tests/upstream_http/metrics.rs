@@ -243,6 +243,48 @@ async fn ids_that_leave_the_window_are_counted() {
     assert_counts(&metrics, &[("dedup_overflows_total", 2)]);
 }
 
+/// The ids of events that only prime a stream take places in the session's window.
+#[tokio::test(start_paused = true)]
+async fn ids_that_leave_the_session_s_window_are_counted_whatever_they_came_with() {
+    let mut config = config();
+    Arc::make_mut(&mut config.reconnect).dedup_window = 2;
+    let (_server, leg, metrics) = counted(config, |_, n| match n {
+        1 => events([event_id("1", progress(1)), pause(), Step::Abort]),
+        2 => events([event_id("2", result(1))]),
+        n => events([primer(&n.to_string()), event(result(n.try_into().unwrap()))]),
+    })
+    .await;
+    let mut incoming = stream(request(&leg, call(1)).await);
+    assert_eq!(messages(&mut incoming).await, 2);
+    assert_counts(&metrics, &[("dedup_overflows_total", 0)]);
+    for n in [3, 4] {
+        let mut incoming = stream(request(&leg, call(n)).await);
+        assert_eq!(messages(&mut incoming).await, 1);
+    }
+    assert_counts(&metrics, &[("dedup_overflows_total", 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_are_counted_when_a_connection_has_them() {
+    let server = Server::new(|seen, n| match (seen.path.as_str(), n) {
+        ("/mcp", 0) => with_header(status(503), "retry-after", "1"),
+        ("/mcp", 1) => with_header(status(307), "location", "/there"),
+        _ => json(result(1)),
+    });
+    server.refuse(3);
+    let metrics = Arc::new(Metrics::default());
+    let dial = Arc::new(Pipes(Arc::clone(&server)));
+    let random = Arc::new(|| u64::MAX / 2);
+    let upstream = HttpUpstream::new(config(), dial, random, Arc::clone(&metrics)).unwrap();
+    request(&upstream.leg(Era::Legacy), call(1)).await.unwrap();
+    assert_eq!((server.dials() > 3, server.seen().len()), (true, 3));
+    let sent = 3 * call(1).raw().len() as u64;
+    assert_counts(
+        &metrics,
+        &[(r#"bytes_total{leg="upstream",direction="sent"}"#, sent)],
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn how_alive_a_stream_seems_is_seen() {
     let alive =

@@ -78,7 +78,8 @@ impl Call {
             None => RequestBody::empty(),
             Some((body, delivery)) => {
                 delivery.reset();
-                RequestBody::new(body.clone(), Arc::clone(delivery))
+                let body = RequestBody::new(body.clone(), Arc::clone(delivery));
+                body.counted(&shared.counters.bytes_sent)
             }
         };
         let mut request = Request::new(body);
@@ -117,9 +118,6 @@ pub(crate) async fn send(
     let mut url = call.url.clone();
     let mut redirects = 0;
     loop {
-        if let Some((body, _)) = &call.body {
-            shared.counters.bytes_sent.inc_by(body.len() as u64);
-        }
         let response = shared
             .client
             .send(call.request(shared, &url), &call.connected)
