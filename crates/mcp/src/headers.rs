@@ -18,7 +18,7 @@ use crate::version::{Era, ProtocolVersion};
 pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// `MCP-Protocol-Version`
 pub const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-/// `Last-Event-ID`
+/// `Last-Event-ID` (WHATWG HTML, server-sent events, section 9.2.4)
 pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// `Mcp-Method`
 pub const METHOD: HeaderName = HeaderName::from_static("mcp-method");

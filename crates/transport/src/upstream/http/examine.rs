@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 
 use shadowcat_mcp::handshake::InitializeResult;
@@ -30,8 +30,6 @@ use crate::upstream::Dispatched;
 const PRIMING: Duration = Duration::from_millis(500);
 /// How long each step may take.
 const STEP: Duration = Duration::from_secs(10);
-
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// What was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -248,7 +246,7 @@ impl Probe<'_> {
         }
         if let Some(cursor) = cursor {
             let value = HeaderValue::from_bytes(cursor).map_err(|error| error.to_string())?;
-            fields.insert(LAST_EVENT_ID, value);
+            fields.insert(headers::LAST_EVENT_ID, value);
         }
         *request.headers_mut() = fields;
         *request.method_mut() = method;

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::TryFutureExt as _;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderName};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE};
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, StatusCode};
 use parking_lot::RwLock;
 use shadowcat_mcp::fault::Fault;
@@ -31,9 +31,6 @@ use crate::upstream::{BoxFuture, Dispatched, Incoming, Leg, Reply, RequestContex
 
 /// How long the DELETE that ends a session may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// WHATWG HTML, server-sent events, section 9.2.4.
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// See the [module](self).
 pub(crate) struct SessionLeg(Arc<Session>);
@@ -241,7 +238,7 @@ impl Session {
         connected: Connected,
     ) -> BoxFuture<Opened> {
         if let Some(cursor) = cursor {
-            headers.insert(LAST_EVENT_ID, cursor);
+            headers.insert(headers::LAST_EVENT_ID, cursor);
         }
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
