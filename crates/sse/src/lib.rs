@@ -4,7 +4,6 @@
 //! random numbers come in as arguments, decisions come out as values.
 //!
 //! - [`decoder`]: bytes to events, exactly as the WHATWG HTML standard says, with limits.
-//! - [`budget`]: the memory that the decoders of one server share.
 //! - [`encoder`]: events to bytes, which cannot be made to inject fields.
 //! - [`reconnect`]: what to do when a stream breaks: cursor, deduplication, classification, backoff,
 //!   budgets, and the machine that decides.

@@ -1,6 +1,5 @@
 //! The modules of the engine; the crate's root re-exports them.
 
-pub mod budget;
 pub mod decoder;
 pub mod encoder;
 pub mod reconnect;
