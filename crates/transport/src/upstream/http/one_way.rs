@@ -15,8 +15,9 @@ use super::client::Connected;
 use super::driver::{Answered, Driver, Failure, Opened, Opener};
 use crate::upstream::{BoxFuture, Deadline, Reply};
 
-/// How long one attempt may take, from the connect to the status that accepts the message. Others
-/// wait behind it: all requests of a session behind its `notifications/initialized`.
+/// How long one attempt may take, from the connect to the status that accepts the message. What the
+/// client sends after it waits for it, and for further attempts where there are any: what is no
+/// request behind each such message, requests behind `notifications/initialized` only.
 const ACCEPTANCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Sends a message by the attempts that `opener` makes, waiting for no attempt beyond `deadline`;

@@ -5,9 +5,10 @@
 //! new. Polling it for the next event is what commits the one before it. There is no task behind it:
 //! a stream that nobody polls stands still, which is the back-pressure that stops its server.
 //!
-//! What an attempt sends is for its [`Opener`] to know; what anything means is for the engine. In
-//! the undisturbed case an event takes no allocation of the driver's, and one lock: a place in the
-//! window that the streams of its session share.
+//! What an attempt sends is for its [`Opener`] to know; what anything means is for the engine. An
+//! event of an undisturbed connection takes no allocation of the driver's, and one lock if it has an
+//! id: for a place in the window that the streams of its session share. Where a stream begins, ends
+//! or is resumed there are more: those of the origin and of the session's open requests.
 
 mod attempt;
 mod messages;
