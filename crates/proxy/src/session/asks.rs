@@ -135,11 +135,14 @@ impl Asks {
         }
     }
 
-    /// Where the open requests stand in the event log.
+    /// Where the open requests stand in the event log, each stream's oldest first.
     pub(crate) fn places(&self) -> Vec<(RequestId, EventId)> {
         let table = self.0.lock();
         let placed = |(shown, open): (&RequestId, &Open)| Some((shown.clone(), open.place?));
-        table.open.iter().filter_map(placed).collect()
+        let mut places: Vec<_> = table.open.iter().filter_map(placed).collect();
+        drop(table);
+        places.sort_by_key(|(_, place)| *place);
+        places
     }
 
     /// Where requests stand in the event log that were open when this was last asked.

@@ -174,9 +174,9 @@ async fn a_question_in_a_call_whose_client_is_gone_is_answered_in_the_end() {
     for id in 0..100 - refused {
         let answer = proxy.server.sent().await;
         let error = text(&answer.message);
-        let code = r#""error":{"code":-32603"#;
+        let code = format!(r#""id":{id},"error":{{"code":-32603"#);
         assert!(
-            error.contains(code) && error.contains("does not answer"),
+            error.contains(&code) && error.contains("does not answer"),
             "{id}: {error}"
         );
         answer.accept();
