@@ -166,10 +166,9 @@ impl Default for Limits {
 ///   the oldest unread notifications go. When the total is reached: finished streams whose records
 ///   were all delivered, after a short rest, oldest first; then, over all streams, the oldest
 ///   notifications that were delivered or have no reader; then delivered finished streams without
-///   their rest. That is all that goes for a record that nobody waits for. For one whose reader has
-///   read everything else, and for a response, finished streams go that were not delivered, oldest
-///   first; for a response that is not under way already, then responses and server requests of
-///   the other streams, oldest first. What finds no room even so leaves unsaved if its bytes are
+///   their rest. For a response, and for a record whose reader has read everything else, then
+///   finished streams that were not delivered, oldest first; and then, unless it is under way
+///   already, responses and server requests of the other streams, oldest first. What finds no room even so leaves unsaved if its bytes are
 ///   under way ([`Delivery::Live`]), waits for an attached reader ([`AppendError::Full`]), is refused
 ///   if it is a server request ([`AppendError::NoRoom`]), or is given up at once. What is given up
 ///   unread is counted. Before the total is reached, a response that was not delivered and an open

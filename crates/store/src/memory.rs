@@ -138,9 +138,9 @@ impl Inner {
         });
         let awaited = room.unwrap_or(Err(AppendError::Closed))?;
         let reach = match (class, delivery) {
-            (Class::Response, Delivery::Pending) => Reach::Everything,
             (Class::Response, Delivery::Live) => Reach::Finished,
-            _ if awaited => Reach::Finished,
+            (Class::Response, Delivery::Pending) => Reach::Everything,
+            (_, Delivery::Pending) if awaited => Reach::Everything,
             _ => Reach::Spare,
         };
         let has_room = self.make_room(size, limits.total_bytes, reach, now)

@@ -207,15 +207,32 @@ async fn a_crowded_reader_is_waited_for(make: Make<'_>) {
     assert_eq!(f.note(250_000).await, id(2));
     assert_eq!(f.log.usage().notifications_given_up, 0);
 
-    let other = StreamNumber(5);
+    let (other, left) = (StreamNumber(5), StreamNumber(6));
     f.log.open(SESSION, other, f.now).await;
     f.log.attach(SESSION, other, 1).await;
+    f.append(left, Class::ServerRequest, 100_000)
+        .await
+        .expect("append");
+    assert_eq!(
+        f.append(other, Class::Notification, 700_000).await,
+        Ok(in_stream(5, 1))
+    );
+    assert!(
+        f.log.lost(SESSION, in_stream(6, 1)).await,
+        "nobody reads it"
+    );
+    let read = f
+        .log
+        .read(SESSION, in_stream(5, 0), usize::MAX, f.now)
+        .await;
+    read.expect("read");
+
     let full = f.append(other, Class::Response, 900_000).await;
     assert_eq!(full, Err(AppendError::Full), "the other has not read");
     f.read(1).await;
     assert_eq!(
         f.append(other, Class::Response, 900_000).await,
-        Ok(in_stream(5, 1))
+        Ok(in_stream(5, 2))
     );
 }
 
