@@ -62,6 +62,12 @@ async fn an_answer_that_is_lost_for_good_is_one_warning() {
             let session = Session::open(proxy.address, "2025-11-25").await;
             let answer = session.exchange(request).await;
             assert!(answer.body.contains("stream_ended"), "{mode}: {answer:?}");
+            // A line before it may be told of another try.
+            let warned = || {
+                let lines = proxy.process.stderr();
+                lines.iter().any(|line| line.contains("WARN"))
+            };
+            until("the warning is told", warned).await;
             let (about, warnings) = lines(&proxy, id).await;
             assert_eq!(warnings, about[about.len() - 1..], "{mode}: {about:#?}");
             let told = warnings[0].contains("stream ended");
