@@ -85,7 +85,9 @@ impl<'a> Input<'a> {
             2 => Trouble::Tls,
             3 => Trouble::NotProcessed,
             4 => Trouble::NoHead,
-            5 => Trouble::Redirected,
+            5 => Trouble::Redirected {
+                keeps_method: self.byte() & 1 == 0,
+            },
             6 => Trouble::NoAnswer,
             7 => Trouble::WrongType,
             8 => Trouble::Truncated,
