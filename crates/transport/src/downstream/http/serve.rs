@@ -202,7 +202,8 @@ impl<S: HttpService> Connection<S> {
                         never = watching => match never {},
                     }
                 };
-                drive(pin!(connection), end, pin!(abandoned)).await
+                // Boxed: every connection has room for its largest path, and most speak the other.
+                Box::pin(async { drive(pin!(connection), end, pin!(abandoned)).await }).await
             }
             Err(error) => {
                 debug!(%error, "a client connection ended before it was told what it speaks");
