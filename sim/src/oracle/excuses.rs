@@ -16,6 +16,9 @@ const LONGEST_PROBE: Duration = Duration::from_secs(75);
 /// How long a request waits for the next attempt to restore its session.
 const SESSION_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long it waits for its session in all.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(45);
+
 /// Failed attempts in a row after which a stream may be given up.
 const BUDGET: usize = 10;
 
@@ -47,6 +50,7 @@ impl Failed<'_> {
             }
         }
         self.by_its_process()
+            .or_else(|| self.by_its_patience())
             .or_else(|| match self.call.posts.last() {
                 None => self.by_never_arriving(),
                 Some(last) => self
@@ -103,6 +107,13 @@ impl Failed<'_> {
             .request_timeout
             .is_some_and(|limit| at >= self.sent() + limit);
         (disturbed && late).then_some("the request's deadline")
+    }
+
+    /// Its session took too long to come back.
+    fn by_its_patience(&self) -> Excuse {
+        let waits_since = (self.call.posts.last()).map_or(self.sent(), |last| last.until);
+        (self.is_said_not_to_be_executed() && self.at + TICK >= waits_since + LONGEST_PATIENCE)
+            .then_some("its session did not come back while a request waits")
     }
 
     fn by_its_process(&self) -> Excuse {

@@ -43,7 +43,7 @@ pub(super) fn judge(plan: &Plan, facts: &Facts, found: &mut Vec<String>) {
                 .gets
                 .iter()
                 .find(|get| get.at > answered.until + plan.upstream_wire[0].latency)
-                .filter(|get| !silence::crossed(plan, *key, answered, get))
+                .filter(|get| !silence::crossed(plan, facts, *key, answered, get))
         {
             found.push(format!(
                 "{key} was resumed at {:?} though its response had been sent",

@@ -87,7 +87,13 @@ fn is_disturbed(plan: &Plan, facts: &Facts, get: &Visit, until: Duration) -> boo
 }
 
 /// Whether the answer on this stream and the proxy's end of it, because it was silent, met on the way.
-pub(super) fn crossed(plan: &Plan, key: CallKey, answered: &Visit, next: &Visit) -> bool {
+pub(super) fn crossed(
+    plan: &Plan,
+    facts: &Facts,
+    key: CallKey,
+    answered: &Visit,
+    next: &Visit,
+) -> bool {
     let Fate::Stream(StreamFate {
         answered_at: Some(at),
         ..
@@ -97,7 +103,10 @@ pub(super) fn crossed(plan: &Plan, key: CallKey, answered: &Visit, next: &Visit)
     };
     let far = !plan.upstream_wire[1].latency.is_zero();
     let silent = answered.cursor.is_some() && at >= answered.at + SOON - travel(plan);
-    far && silent && next.at <= at + pause(plan, key) + 2 * travel(plan) + SLACK
+    let mut refused = facts.dials_failed.iter();
+    let in_time = next.at <= at + pause(plan, key) + 2 * travel(plan) + SLACK
+        || refused.any(|when| (at..=next.at).contains(when));
+    far && silent && in_time
 }
 
 /// How long after one question the next may come at most.

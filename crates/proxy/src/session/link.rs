@@ -17,9 +17,9 @@ use super::recovery::ASKED_DISTANCE;
 
 /// How long a request waits for the next attempt to replace a leg.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long it waits in all, attempts under way included: less than the minute for which official
-/// clients wait for an answer.
-const LONGEST: Duration = Duration::from_secs(30);
+/// How long it waits in all, attempts under way included: an attempt that hangs is survived, and it is
+/// less than the minute for which official clients wait for an answer.
+const LONGEST: Duration = Duration::from_secs(45);
 
 /// The leg in use. Each replacement has a new generation, so that two who notice the same loss
 /// replace it once.

@@ -131,7 +131,7 @@ async fn a_server_that_hangs_in_the_handshake_is_not_waited_for_longer_than_clie
         assert!(body.contains(r#""executed":"no""#), "{body}");
         let took = began.elapsed();
         assert!(took > Duration::from_secs(9), "{took:?}");
-        assert!(took < Duration::from_secs(31), "{took:?}");
+        assert!(took < Duration::from_secs(46), "{took:?}");
     }
 }
 

@@ -4,6 +4,11 @@ use super::*;
 
 /// A safe request whose first execution told 1 and 3, and whose second one tells these.
 fn judge_second(told: &[u32]) -> Vec<String> {
+    judge_until(s(5), told)
+}
+
+/// The same, with the outcome at that time; the second execution tells at 4 s.
+fn judge_until(over: Duration, told: &[u32]) -> Vec<String> {
     let mut plan = plan();
     plan.clients[0].calls[0].method = "tools/list";
     judge_in(&plan, |call| {
@@ -20,7 +25,7 @@ fn judge_second(told: &[u32]) -> Vec<String> {
         call.sent_whole = call.progress.keys().copied().collect();
         call.got = vec![(s(1), (1, 1)), (s(1), (1, 2))];
         call.got.extend(told.iter().map(|n| (s(4), (2, *n))));
-        call.outcomes = vec![(s(5), Outcome::Result(2))];
+        call.outcomes = vec![(over, Outcome::Result(2))];
     })
 }
 
@@ -37,4 +42,11 @@ fn only_what_is_news_is_told_and_that_is_told() {
             .any(|one| one.contains("lost messages [(2, 3)]")),
         "{lost:?}"
     );
+}
+
+#[test]
+fn what_comes_after_the_outcome_is_no_progress_of_the_call() {
+    let about = |found: &[String]| found.iter().any(|one| one.contains("told progress"));
+    assert!(about(&judge_until(s(5), &[1])));
+    assert!(!about(&judge_until(s(3), &[1])));
 }
