@@ -63,6 +63,32 @@ async fn ids_name_stream_and_place_and_priming_depends_on_the_version() {
     }
 }
 
+/// Clients remember an id for as long as the stream lives that it came on: one that comes back and
+/// is cut off again before anything happens would not know where it stands.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_goes_on_begins_with_its_cursor_if_nothing_else_is_there() {
+    let proxy = Proxy::new(Habits::default(), Config::default());
+    let (client, mut events, feeder) = streaming(&proxy).await;
+    events.next().await.unwrap();
+    feeder.message(&note(1)).await;
+    events.next().await.unwrap();
+    drop(events);
+    for _ in 0..2 {
+        let mut again = client.get(Some("1-1")).await.stream();
+        let start = again.next().await.unwrap();
+        assert_eq!(
+            (start.id.as_deref(), start.data.as_str()),
+            (Some("1-1"), "")
+        );
+    }
+    feeder.message(&note(2)).await;
+    sleep(Duration::from_millis(1)).await;
+    let mut again = client.get(Some("1-1")).await.stream();
+    assert_eq!(again.next().await.unwrap().id.as_deref(), Some("1-2"));
+    feeder.respond("{}").await;
+    assert_eq!(again.rest().await.len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_replay_begins_after_its_cursor_and_can_be_repeated() {
     let proxy = Proxy::new(Habits::default(), Config::default());

@@ -212,7 +212,7 @@ async fn again_and_again() {
             client = Client::connect(live.session.address).await;
             client.send(live.session.get(seen.cursor.as_deref())).await;
             assert!(client.head().await.is_stream());
-            seen.take(&events(&mut client, 1).await[0]);
+            seen.read_one(&mut client).await;
         }
         live.say(MESSAGES + 1);
         seen.read(&mut client).await.unwrap();
@@ -243,7 +243,7 @@ async fn a_live_stream_is_taken_over() {
                 "{mode}: the replaced carrier got {ended:?}"
             );
             live.say(number);
-            seen.take(&events(&mut next, 1).await[0]);
+            seen.read_one(&mut next).await;
             carrier = next;
         }
         live.say_all(4..=MESSAGES + 1);

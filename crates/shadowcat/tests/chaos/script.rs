@@ -201,6 +201,15 @@ impl Seen {
             .is_some_and(|last| !last["id"].is_null())
     }
 
+    /// Reads the next event with data, and what stands before it.
+    pub async fn read_one(&mut self, client: &mut Client) {
+        let (mut events, before) = (Events::default(), self.messages.len());
+        while self.messages.len() == before {
+            let event = client.event(&mut events).await.unwrap().unwrap();
+            self.take(&event);
+        }
+    }
+
     /// Reads to the response.
     pub async fn read(&mut self, client: &mut Client) -> Result<(), Broken> {
         let mut events = Events::default();

@@ -43,7 +43,11 @@ pub(in super::super) async fn replay(
         },
         None => Place::Finished,
     };
-    let reader = Reader::new(client, place, cursor, Some(page));
+    // A client that is cut off again before the next event must still know where it stands: clients
+    // remember an id for as long as the stream lives that it came on.
+    let start = page.records.is_empty().then(|| start_at(&client, cursor));
+    let mut reader = Reader::new(client, place, cursor, Some(page));
+    reader.opening = start.flatten();
     Ok(Some(reader.start().await))
 }
 
@@ -68,11 +72,17 @@ pub(in super::super) async fn standalone(
     session.open_standalone().await;
     let (reader, position) = session.standalone.attach();
     let cursor = cursor.unwrap_or(position);
-    let mut start = BytesMut::new();
-    opening(&mut start, session, cursor);
+    let start = start_at(&client, cursor);
     let mut reader = Reader::new(client, Place::Standalone { reader }, cursor, page);
-    reader.opening = (!start.is_empty()).then(|| start.freeze());
+    reader.opening = start;
     Ok(reader.start().await)
+}
+
+/// What a stream opens with that goes on at `cursor`, if the client's version knows that.
+fn start_at(client: &ClientSession, cursor: EventId) -> Option<Bytes> {
+    let mut start = BytesMut::new();
+    opening(&mut start, &client.session, cursor);
+    (!start.is_empty()).then(|| start.freeze())
 }
 
 async fn read(client: &ClientSession, cursor: EventId) -> Result<Page, ReadError> {
