@@ -24,6 +24,14 @@ impl Exchange {
         if flight.is_cancelled() {
             return Step::End;
         }
+        // It ended with the session, which may know why.
+        if fault.kind == FaultKind::SessionEnded
+            && let Some(why) = self.bounds.session.epitaph.get()
+        {
+            let mut why = why.clone();
+            why.executed = fault.executed;
+            return self.fail(&why);
+        }
         self.sent = false;
         if self.is_refused_again(&fault) {
             return self.fail(
