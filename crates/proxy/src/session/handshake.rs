@@ -174,10 +174,10 @@ impl Session {
                 | FaultKind::SessionEnded
                 | FaultKind::ShuttingDown
         );
-        if *method == Method::Initialize && !told {
-            warn!(%fault, "initialize failed");
-        } else {
-            debug!(%fault, "the request failed");
+        match (method, told) {
+            (Method::Initialize, false) => warn!(%fault, "initialize failed"),
+            (_, false) => info!(%fault, "the request failed"),
+            (_, true) => debug!(%fault, "the request failed"),
         }
     }
 
