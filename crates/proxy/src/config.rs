@@ -35,7 +35,8 @@ pub struct Config {
     pub retry_idempotent_tools: bool,
     /// Sessions of an HTTP client edge; beyond it `initialize` gets 503.
     pub max_sessions: usize,
-    /// A session idle for so long is ended. An open stream or exchange is not idle.
+    /// A session idle for so long is ended. It is not while its client is there for
+    /// a stream or an exchange.
     pub session_ttl: Duration,
     /// Mean distance of keep-alive comments on our event streams.
     pub keep_alive: Duration,

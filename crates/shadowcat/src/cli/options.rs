@@ -154,7 +154,7 @@ pub struct LimitOptions {
 
     /// End a session of an HTTP client that is idle for so long
     ///
-    /// A session with an open stream or exchange is not idle.
+    /// A session is not idle while its client is there for a stream or a call.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = values::positive_duration)]
     pub session_ttl: Duration,
 }
