@@ -8,7 +8,7 @@ use super::backoff::Draws;
 use super::classify::Trouble;
 use super::cursor::{Cursor, Move, Position, Standing};
 use super::dedup::{Digests, EventKey, Seen, Window};
-use super::origin::{Admission, Awaited, Origin};
+use super::origin::{Admission, Origin};
 use super::policy::Policy;
 use crate::Item;
 
@@ -25,6 +25,7 @@ mod untold;
 
 pub use output::{Action, Attempt, Counters, Finish, Health, Kind, Liveness, Opening, Verdict};
 use recheck::Recheck;
+use recovery::PostTries;
 use state::State;
 pub use state::{Cause, Input, StateName, Transition, Unexpected};
 use untold::Untold;
@@ -115,17 +116,6 @@ struct Shown {
     key: EventKey,
     /// Whether the connection had been [`directed`](Connection::directed) before it.
     directed_before: bool,
-}
-
-/// How often the POST itself was tried.
-#[derive(Debug, Default)]
-struct PostTries {
-    no_connection_since: Option<Instant>,
-    no_connection: u32,
-    busy: u32,
-    /// The connection of somebody else that the next try need not wait longer for, and how long
-    /// after it to go, so that not all go at once.
-    awaited: Option<(Awaited, Duration)>,
 }
 
 impl Engine {

@@ -7,13 +7,24 @@ use super::super::backoff::{self, scaled};
 use super::super::classify::{Decision, Facts, Hint, Leg, Parking, Trouble, classify};
 use super::super::cursor::Standing;
 use super::super::fault::{Executed, Fault, FaultKind};
-use super::super::origin::{Class, Origin, Slot};
+use super::super::origin::{Awaited, Class, Origin, Slot};
 use super::super::policy::{
     FREE_POLLS, MIN_INTERVAL, POST_DELAY, POST_DELAY_MAX, POST_PATIENCE, SETTLED, SLOW_POLL,
 };
 use super::connection::Connection;
 use super::state::{Cause, State};
-use super::{Action, Attempt, Engine, Finish, Kind, Opening, PostTries};
+use super::{Action, Attempt, Engine, Finish, Kind, Opening};
+
+/// How often the POST itself was tried.
+#[derive(Debug, Default)]
+pub(super) struct PostTries {
+    no_connection_since: Option<Instant>,
+    no_connection: u32,
+    busy: u32,
+    /// The connection of somebody else that the next try need not wait longer for, and how long
+    /// after it to go, so that not all go at once.
+    awaited: Option<(Awaited, Duration)>,
+}
 
 /// What went wrong, when, and how that was noticed.
 #[derive(Debug, Clone, Copy)]
