@@ -59,6 +59,14 @@ impl MemoryLog {
             inner: Mutex::default(),
         }
     }
+
+    /// Whether something holds of the event with this id; of an unknown stream's nothing does.
+    fn is_true_of(&self, session: SessionKey, id: EventId, test: fn(&Stream, u64) -> bool) -> bool {
+        let inner = self.inner.lock();
+        let streams = inner.sessions.get(&session);
+        let stream = streams.and_then(|streams| streams.get(&id.stream));
+        stream.is_some_and(|stream| test(stream, id.sequence))
+    }
 }
 
 impl Inner {
@@ -277,25 +285,11 @@ impl EventLog for MemoryLog {
     }
 
     fn holds(&self, session: SessionKey, id: EventId) -> LogFuture<'_, bool> {
-        let inner = self.inner.lock();
-        let stream = inner
-            .sessions
-            .get(&session)
-            .and_then(|streams| streams.get(&id.stream));
-        let holds = stream.is_some_and(|stream| stream.holds(id.sequence));
-        drop(inner);
-        LogFuture::ready(holds)
+        LogFuture::ready(self.is_true_of(session, id, Stream::holds))
     }
 
     fn lost(&self, session: SessionKey, id: EventId) -> LogFuture<'_, bool> {
-        let inner = self.inner.lock();
-        let stream = inner
-            .sessions
-            .get(&session)
-            .and_then(|streams| streams.get(&id.stream));
-        let lost = stream.is_some_and(|stream| stream.lost(id.sequence));
-        drop(inner);
-        LogFuture::ready(lost)
+        LogFuture::ready(self.is_true_of(session, id, Stream::lost))
     }
 
     fn settle(&self, session: SessionKey, id: EventId) -> LogFuture<'_, ()> {
