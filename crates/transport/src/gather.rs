@@ -6,20 +6,24 @@
 
 use std::io::IoSlice;
 
-/// Bytes that are copied rather than passed on as a list.
-pub(crate) const SMALL: usize = 2048;
+use smallvec::SmallVec;
 
-/// The pieces as one, in `space`; `None` if there is one only, or more than fits.
-pub(crate) fn gathered<'a>(pieces: &[IoSlice<'_>], space: &'a mut [u8; SMALL]) -> Option<&'a [u8]> {
-    if pieces.len() < 2 {
+/// Bytes that are copied rather than passed on as a list.
+const SMALL: usize = 2048;
+
+/// Room for them. An array would be written twice, and be zeros where nothing is needed.
+pub(crate) type Space = SmallVec<[u8; SMALL]>;
+
+/// The pieces as one, in `space`; `None` if there is one only, or more than is copied.
+pub(crate) fn gathered<'a>(pieces: &[IoSlice<'_>], space: &'a mut Space) -> Option<&'a [u8]> {
+    let all: usize = pieces.iter().map(|piece| piece.len()).sum();
+    if pieces.len() < 2 || all > SMALL {
         return None;
     }
-    let mut at = 0;
     for piece in pieces {
-        space.get_mut(at..at + piece.len())?.copy_from_slice(piece);
-        at += piece.len();
+        space.extend_from_slice(piece);
     }
-    Some(&space[..at])
+    Some(space)
 }
 
 #[cfg(test)]
@@ -28,7 +32,7 @@ mod tests {
 
     fn gather(pieces: &[&[u8]]) -> Option<Vec<u8>> {
         let pieces: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-        gathered(&pieces, &mut [0; SMALL]).map(<[u8]>::to_vec)
+        gathered(&pieces, &mut Space::new()).map(<[u8]>::to_vec)
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-use crate::gather::{SMALL, gathered};
+use crate::gather::{Space, gathered};
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -108,7 +108,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Begun<I> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let io = Pin::new(&mut self.io);
-        match gathered(bufs, &mut [0; SMALL]) {
+        match gathered(bufs, &mut Space::new()) {
             Some(all) => io.poll_write(cx, all),
             None => io.poll_write_vectored(cx, bufs),
         }

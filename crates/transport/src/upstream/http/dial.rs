@@ -24,7 +24,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_service::Service;
 
-use crate::gather::{SMALL, gathered};
+use crate::gather::{Space, gathered};
 use crate::upstream::BoxFuture;
 
 /// How long name resolution, TCP, a proxy's CONNECT and TLS may take together.
@@ -159,7 +159,7 @@ impl Write for Wire {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let io = Pin::new(&mut self.io);
-        match gathered(bufs, &mut [0; SMALL]) {
+        match gathered(bufs, &mut Space::new()) {
             Some(all) => io.poll_write(cx, all),
             None => io.poll_write_vectored(cx, bufs),
         }
