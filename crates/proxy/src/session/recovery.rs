@@ -106,7 +106,7 @@ impl Recovery {
     pub(super) fn ask(&self, shared: &Shared, waker: &Waker) -> Action {
         let now = Instant::now().into_std();
         let mut state = self.0.lock();
-        state.engine.poll(now, &mut shared.origin.lock(), waker)
+        state.engine.poll(now, &mut *shared.origin.lock(), waker)
     }
 
     /// What requests are to know while the engine waits until `until`. `None`: nothing new.
@@ -158,7 +158,7 @@ impl State {
             return;
         }
         let now = Instant::now().into_std();
-        let told = self.engine.handle(now, &mut shared.origin.lock(), input);
+        let told = self.engine.handle(now, &mut *shared.origin.lock(), input);
         if let Err(unexpected) = told {
             error!(%unexpected, "a session is in a state that it cannot be in");
         }

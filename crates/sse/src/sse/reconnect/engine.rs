@@ -8,7 +8,7 @@ use super::backoff::Draws;
 use super::classify::Trouble;
 use super::cursor::{Cursor, Move, Position, Standing};
 use super::dedup::{Digests, EventKey, Seen, Window};
-use super::origin::{Admission, Origin};
+use super::origin::{Admission, Lend};
 use super::policy::Policy;
 use crate::Item;
 
@@ -190,7 +190,7 @@ impl Engine {
     }
 
     /// What to do now. `waker` is woken when a wait for the origin may be over.
-    pub fn poll(&mut self, now: Instant, origin: &mut Origin, waker: &Waker) -> Action {
+    pub fn poll(&mut self, now: Instant, origin: &mut impl Lend, waker: &Waker) -> Action {
         loop {
             if let Some(until) = self.poll_open(now) {
                 return Action::Read(until);
@@ -203,7 +203,7 @@ impl Engine {
                 }
                 State::Backoff { until } => {
                     let until = *until;
-                    let until = self.unless_connected(until, origin, waker);
+                    let until = self.unless_connected(until, &mut origin.lend(), waker);
                     if now < until {
                         return Action::Wait(Some(until));
                     }
@@ -211,15 +211,19 @@ impl Engine {
                         return action;
                     }
                 }
-                State::Queued { ticket } => match origin.poll(now, ticket, waker) {
-                    Admission::Wait(until) => return Action::Wait(Some(until)),
-                    Admission::Failed => {
-                        self.settle(now, origin, Trouble::NoConnection, Cause::OriginDown);
+                State::Queued { ticket } => {
+                    let admission = origin.lend().poll(now, ticket, waker);
+                    match admission {
+                        Admission::Wait(until) => return Action::Wait(Some(until)),
+                        Admission::Failed => {
+                            let (trouble, cause) = (Trouble::NoConnection, Cause::OriginDown);
+                            self.settle(now, &mut origin.lend(), trouble, cause);
+                        }
+                        Admission::Granted(slot) => {
+                            return self.connect(now, Some(slot), Cause::Admitted);
+                        }
                     }
-                    Admission::Granted(slot) => {
-                        return self.connect(now, Some(slot), Cause::Admitted);
-                    }
-                },
+                }
                 State::Connecting {
                     since, connected, ..
                 } => {
@@ -232,12 +236,12 @@ impl Engine {
                         None => Trouble::NoConnection,
                         Some(_) => Trouble::NoHead,
                     };
-                    self.settle(now, origin, trouble, Cause::Due);
+                    self.settle(now, &mut origin.lend(), trouble, Cause::Due);
                 }
                 State::Open(connection) => {
                     let dead_at = connection.dead_at(self.patience());
                     if dead_at.is_some_and(|dead_at| dead_at <= now) {
-                        self.settle(now, origin, Trouble::Silent, Cause::Due);
+                        self.settle(now, &mut origin.lend(), Trouble::Silent, Cause::Due);
                     } else {
                         self.recheck(now);
                     }
@@ -281,7 +285,7 @@ impl Engine {
     pub fn handle(
         &mut self,
         now: Instant,
-        origin: &mut Origin,
+        origin: &mut impl Lend,
         input: Input,
     ) -> Result<(), Unexpected> {
         let cause = Cause::Input(input);
@@ -295,26 +299,26 @@ impl Engine {
             ) if connected.is_none() => {
                 *connected = Some(now);
                 drop(slot.take());
-                origin.note_connected(now);
+                origin.lend().note_connected(now);
             }
-            (Input::Opened, State::Connecting { .. }) => self.open(now, origin, cause),
+            (Input::Opened, State::Connecting { .. }) => self.open(now, &mut origin.lend(), cause),
             (Input::Opened, State::Idle) if self.kind == Kind::Session => {
-                self.open(now, origin, cause);
+                self.open(now, &mut origin.lend(), cause);
             }
             (Input::Failed(trouble), State::Connecting { .. }) if fails_attempt(trouble) => {
-                self.settle(now, origin, trouble, cause);
+                self.settle(now, &mut origin.lend(), trouble, cause);
             }
             (Input::Failed(trouble), State::Idle)
                 if self.kind == Kind::Session && fails_attempt(trouble) =>
             {
-                self.settle(now, origin, trouble, cause);
+                self.settle(now, &mut origin.lend(), trouble, cause);
             }
             (Input::Failed(trouble), State::Open(_)) if breaks_stream(trouble) => {
-                self.settle(now, origin, trouble, cause);
+                self.settle(now, &mut origin.lend(), trouble, cause);
             }
             (Input::Answered, State::Connecting { connected, .. }) if self.kind.is_answered() => {
                 if connected.is_none() {
-                    origin.note_connected(now);
+                    origin.lend().note_connected(now);
                 }
                 self.go(now, State::Done, cause);
             }
@@ -329,7 +333,7 @@ impl Engine {
             (Input::Close, state) => {
                 if !state.name().is_final() {
                     self.go(now, State::Closed, cause);
-                    origin.wake(now);
+                    origin.lend().wake(now);
                 }
             }
             (input, state) => {

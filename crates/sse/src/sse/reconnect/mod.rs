@@ -90,6 +90,6 @@ pub use engine::{
     StateName, Transition, Unexpected, Verdict,
 };
 pub use fault::{Executed, Fault, FaultKind};
-pub use origin::{Origin, OriginPolicy, OriginSummary};
+pub use origin::{Lend, Origin, OriginPolicy, OriginSummary};
 pub use policy::Policy;
 pub use session_window::SessionWindow;

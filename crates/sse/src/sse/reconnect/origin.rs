@@ -10,6 +10,7 @@
 //! that holds them is dropped.
 
 use std::collections::BTreeMap;
+use std::ops::DerefMut;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
@@ -27,6 +28,19 @@ pub(crate) use arrivals::Awaited;
 use breaker::{Breaker, Gate};
 use bucket::Bucket;
 use herd::Herd;
+
+/// Where an engine gets its origin when it needs it. Most steps of most streams do without: a shell
+/// that keeps the origin behind a lock takes that for the others only.
+pub trait Lend {
+    /// The origin, for one step.
+    fn lend(&mut self) -> impl DerefMut<Target = Origin>;
+}
+
+impl Lend for Origin {
+    fn lend(&mut self) -> impl DerefMut<Target = Origin> {
+        self
+    }
+}
 
 /// The numbers of an origin.
 #[derive(Debug, Clone, PartialEq)]

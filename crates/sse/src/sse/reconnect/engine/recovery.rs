@@ -7,7 +7,7 @@ use super::super::backoff::{self, scaled};
 use super::super::classify::{Decision, Facts, Hint, Leg, Parking, Trouble, classify};
 use super::super::cursor::Standing;
 use super::super::fault::{Executed, Fault, FaultKind};
-use super::super::origin::{Awaited, Class, Origin, Slot};
+use super::super::origin::{Awaited, Class, Lend, Origin, Slot};
 use super::super::policy::{
     FREE_POLLS, MIN_INTERVAL, POST_DELAY, POST_DELAY_MAX, POST_PATIENCE, SETTLED, SLOW_POLL,
 };
@@ -48,7 +48,7 @@ impl Engine {
     pub(super) fn depart(
         &mut self,
         now: Instant,
-        origin: &mut Origin,
+        origin: &mut impl Lend,
         waker: &Waker,
     ) -> Option<Action> {
         if self.leg() == Leg::Post {
@@ -61,7 +61,9 @@ impl Engine {
         };
         self.recheck.due(now);
         let draw = self.draws.draw();
-        let ticket = origin.enqueue(now, class, self.first_try, draw, waker);
+        let ticket = origin
+            .lend()
+            .enqueue(now, class, self.first_try, draw, waker);
         self.go(now, State::Queued { ticket }, Cause::Due);
         None
     }

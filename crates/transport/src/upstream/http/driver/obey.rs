@@ -1,10 +1,14 @@
 //! How a driver does what the engine says, and tells it what became of it.
 
+use std::ops::DerefMut;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
-use shadowcat_sse::reconnect::{self, Action, Attempt, Input, Kind, StateName, Trouble, Verdict};
+use parking_lot::Mutex;
+use shadowcat_sse::reconnect::{
+    self, Action, Attempt, Input, Kind, Lend, Origin, StateName, Trouble, Verdict,
+};
 use shadowcat_sse::{Event, Item};
 use tracing::error;
 
@@ -195,15 +199,15 @@ impl Driver {
 
     pub(super) fn ask(&mut self, now: Instant, waker: &Waker) -> Action {
         self.share_deadline();
-        let action = self.engine.poll(now, &mut self.shared.origin.lock(), waker);
+        let origin = &mut Locked(&self.shared.origin);
+        let action = self.engine.poll(now, origin, waker);
         self.observe();
         action
     }
 
     pub(super) fn tell(&mut self, now: Instant, input: Input) {
-        let told = self
-            .engine
-            .handle(now, &mut self.shared.origin.lock(), input);
+        let origin = &mut Locked(&self.shared.origin);
+        let told = self.engine.handle(now, origin, input);
         self.observe();
         if let Err(unexpected) = told {
             self.confused(&unexpected);
@@ -216,9 +220,8 @@ impl Driver {
             error!(server = %self.shared.name, %unexpected, "a stream is in a state that it cannot be in");
         });
         self.link = Link::None;
-        let closed = self
-            .engine
-            .handle(now(), &mut self.shared.origin.lock(), Input::Close);
+        let origin = &mut Locked(&self.shared.origin);
+        let closed = self.engine.handle(now(), origin, Input::Close);
         debug_assert!(closed.is_ok(), "a stream can be closed in any state");
         self.observe();
     }
@@ -251,6 +254,15 @@ impl Driver {
             );
         }
         self.telemetry.count(self.engine.counters());
+    }
+}
+
+/// What all streams of a server share, locked while the engine has use for it.
+struct Locked<'a>(&'a Mutex<Origin>);
+
+impl Lend for Locked<'_> {
+    fn lend(&mut self) -> impl DerefMut<Target = Origin> {
+        self.0.lock()
     }
 }
 
