@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::TryFutureExt as _;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use shadowcat_sse::reconnect::Trouble;
 
 use super::dial::{self, Dial, DialError};
@@ -38,15 +38,16 @@ impl Client {
         Self(Pool::new(dial))
     }
 
-    /// Sends a request. `connected` learns when it has its connection.
+    /// Sends a request to `url`, whatever its own says. `connected` learns when it has its connection.
     pub(crate) fn send(
         &self,
         request: Request<RequestBody>,
+        url: &Uri,
         connected: &Connected,
     ) -> impl Future<Output = Result<Response<Incoming>, SendError>> {
         let delivery = request.body().delivery();
         // Boxed, as it goes from hand to hand, and each would have a place for it.
-        let response = self.0.send(Box::new(request), connected);
+        let response = self.0.send(Box::new(request), url, connected);
         response.map_err(move |failed| SendError::new(failed, delivery.as_deref()))
     }
 }

@@ -237,7 +237,6 @@ impl Probe<'_> {
             RequestBody::new(message.raw().clone(), Delivery::new(Dispatched::default()))
         });
         let mut request = Request::new(body);
-        *request.uri_mut() = self.shared.config.url.clone();
         let mut fields = self.headers.clone();
         fields.remove(CONTENT_LENGTH);
         if message.is_none() {
@@ -250,8 +249,8 @@ impl Probe<'_> {
         }
         *request.headers_mut() = fields;
         *request.method_mut() = method;
-        let connected = Connected::default();
-        let sending = self.shared.client.send(request, &connected);
+        let (url, connected) = (&self.shared.config.url, Connected::default());
+        let sending = self.shared.client.send(request, url, &connected);
         match timeout(STEP, sending).await {
             Ok(response) => response.map_err(|error| format!("{error:?}")),
             Err(_) => Err("no answer in time".into()),

@@ -182,7 +182,12 @@ impl Link {
         Posting {
             delivery: Delivery::new(dispatched),
             in_session: known,
-            ..Posting::one_way(&self.shared, &self.endpoint, headers, message.raw())
+            ..Posting::one_way(
+                &self.shared,
+                Some(self.endpoint.clone()),
+                headers,
+                message.raw(),
+            )
         }
     }
 

@@ -103,7 +103,7 @@ impl Opener for Requests {
         }
         let mut posting = Posting {
             shared: Arc::clone(&self.shared),
-            url: self.shared.config.url.clone(),
+            elsewhere: None,
             headers: Arc::new(modern::post_headers(&self.shared, &message, &self.extra)),
             body: message.raw().clone(),
             delivery: Arc::clone(&self.delivery),

@@ -46,7 +46,7 @@ impl Leg for ModernLeg {
         Box::pin(async move {
             let opener = || {
                 let headers = post_headers(&shared, &message, &context.headers);
-                Posting::one_way(&shared, &shared.config.url, headers, message.raw())
+                Posting::one_way(&shared, None, headers, message.raw())
             };
             one_way::send(
                 &shared,
@@ -91,7 +91,7 @@ async fn request(
     let permit = permit.ok_or_else(faults::overloaded)?;
     let opener = Box::new(Posting {
         shared: Arc::clone(&shared),
-        url: shared.config.url.clone(),
+        elsewhere: None,
         headers: Arc::new(post_headers(&shared, &message, &context.headers)),
         body: message.raw().clone(),
         delivery: Delivery::new(context.dispatched),

@@ -203,7 +203,7 @@ impl Session {
         }
         Call {
             method: HttpMethod::POST,
-            url: self.shared.config.url.clone(),
+            elsewhere: None,
             headers: with_extra(Arc::clone(&self.headers.read()), extra),
             body: Some((message.raw().clone(), Arc::clone(delivery))),
             connected,
@@ -244,7 +244,7 @@ impl Session {
         Box::pin(async move {
             let call = Call {
                 method: HttpMethod::GET,
-                url: shared.config.url.clone(),
+                elsewhere: None,
                 headers: Arc::new(headers),
                 body: None,
                 connected,
@@ -262,15 +262,10 @@ impl Session {
         }
         let mut request = Request::new(RequestBody::empty());
         *request.method_mut() = HttpMethod::DELETE;
-        *request.uri_mut() = self.shared.config.url.clone();
         *request.headers_mut() = self.plain_headers();
         let ending = async {
-            match self
-                .shared
-                .client
-                .send(request, &Connected::default())
-                .await
-            {
+            let (url, connected) = (&self.shared.config.url, Connected::default());
+            match self.shared.client.send(request, url, &connected).await {
                 Ok(response) => {
                     debug!(status = %response.status(), "ended the session with the server");
                     body::discard(response.into_body()).await;

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1;
@@ -35,7 +35,9 @@ pub(super) struct Exclusive {
     connection: Option<Pin<Box<http1::Connection<Wire, RequestBody>>>>,
     rounds: Rounds,
     /// How requests on it name what they want.
-    pub(super) target: Target,
+    target: Target,
+    /// What the last one named, in memory of its own.
+    path: Uri,
     /// Whether it has served a request before.
     pub(super) reused: bool,
 }
@@ -51,6 +53,7 @@ impl Exclusive {
             connection: Some(Box::pin(connection)),
             rounds: Rounds::default(),
             target,
+            path: Uri::default(),
             reused: false,
         }))
     }
@@ -77,6 +80,23 @@ impl Exclusive {
             home: Some((self, pool.clone())),
             _stream: None,
         }))
+    }
+
+    /// What a request on it has to name so that it gets to `uri`.
+    pub(super) fn request_target(&mut self, uri: &Uri) -> Uri {
+        let path = match self.target {
+            Target::Origin => uri.path_and_query(),
+            Target::Absolute => None,
+        };
+        let Some(path) = path else {
+            return uri.clone();
+        };
+        // Clones of one URL are counted in one place, which all threads would write at every request.
+        if self.path.path_and_query() != Some(path) {
+            let own = path.as_str().parse().unwrap_or_else(|_| path.clone());
+            self.path = Uri::from(own);
+        }
+        self.path.clone()
     }
 
     /// Whether it can take a request now.

@@ -74,21 +74,21 @@ impl Pool {
         }))
     }
 
-    /// Sends a request. One that found its connection closed, with nothing written, gets another.
-    /// `connected` learns when it has one.
+    /// Sends a request to `uri`. One that found its connection closed, with nothing written, gets
+    /// another. `connected` learns when it has one.
     pub(super) async fn send(
         &self,
         mut request: Box<Request<RequestBody>>,
+        uri: &Uri,
         connected: &Connected,
     ) -> Result<Response<Incoming>, Failed> {
-        let uri = request.uri().clone();
         loop {
-            let ready = self.ready(&uri).await?;
+            let ready = self.ready(uri).await?;
             connected.set();
             let (result, reused) = match ready {
-                Ready::Exclusive(exclusive) => {
+                Ready::Exclusive(mut exclusive) => {
                     let reused = exclusive.reused;
-                    address(&mut request, &uri, exclusive.target);
+                    address(&mut request, uri, exclusive.request_target(uri));
                     (exclusive.send(request, self).await, reused)
                 }
                 Ready::Shared(place) => {
@@ -180,12 +180,9 @@ async fn tend_idle(pool: Weak<Shared>) {
 }
 
 /// Writes the request's target and `Host` as HTTP/1.1 wants them.
-fn address(request: &mut Request<RequestBody>, uri: &Uri, target: Target) {
+fn address(request: &mut Request<RequestBody>, uri: &Uri, target: Uri) {
     *request.version_mut() = Version::HTTP_11;
-    *request.uri_mut() = match (target, uri.path_and_query()) {
-        (Target::Origin, Some(path)) => Uri::from(path.clone()),
-        _ => uri.clone(),
-    };
+    *request.uri_mut() = target;
     if !request.headers().contains_key(HOST)
         && let Some(host) = host(uri)
     {

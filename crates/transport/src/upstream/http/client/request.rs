@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
-use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 use crate::upstream::Dispatched;
@@ -92,8 +91,6 @@ pub(crate) struct Withdrawn;
 pub(crate) struct RequestBody {
     data: Option<Bytes>,
     delivery: Option<Arc<Delivery>>,
-    /// Counts the bytes that a connection took.
-    sent: Option<Counter>,
 }
 
 impl RequestBody {
@@ -101,7 +98,6 @@ impl RequestBody {
         Self {
             data: None,
             delivery: None,
-            sent: None,
         }
     }
 
@@ -109,14 +105,7 @@ impl RequestBody {
         Self {
             data: Some(data),
             delivery: Some(delivery),
-            sent: None,
         }
-    }
-
-    /// The same, counted when a connection takes it.
-    pub(crate) fn counted(mut self, sent: &Counter) -> Self {
-        self.sent = Some(sent.clone());
-        self
     }
 
     pub(crate) fn delivery(&self) -> Option<Arc<Delivery>> {
@@ -139,9 +128,6 @@ impl Body for RequestBody {
             && let Err(withdrawn) = delivery.start()
         {
             return Poll::Ready(Some(Err(withdrawn)));
-        }
-        if let Some(sent) = &self.sent {
-            sent.inc_by(data.len() as u64);
         }
         Poll::Ready(Some(Ok(Frame::data(data))))
     }

@@ -64,12 +64,18 @@ async fn answer(mut pipe: DuplexStream, number: usize, requests: usize) {
 fn get() -> Request<RequestBody> {
     let mut request = Request::new(RequestBody::empty());
     *request.method_mut() = Method::GET;
-    *request.uri_mut() = Uri::from_static("http://server:8080/mcp");
     request
 }
 
+fn url() -> Uri {
+    Uri::from_static("http://server:8080/mcp")
+}
+
 async fn body(client: &Client) -> Bytes {
-    let response = client.send(get(), &Connected::default()).await.unwrap();
+    let response = client
+        .send(get(), &url(), &Connected::default())
+        .await
+        .unwrap();
     response.into_body().collect().await.unwrap().to_bytes()
 }
 
@@ -81,9 +87,10 @@ async fn a_connection_serves_one_request_after_the_other() {
         assert_eq!(body(&client).await, "0");
     }
     let connected = Connected::default();
+    let url = url();
     let (one, other) = (
-        client.send(get(), &connected),
-        client.send(get(), &connected),
+        client.send(get(), &url, &connected),
+        client.send(get(), &url, &connected),
     );
     let (one, other) = tokio::join!(one, other);
     drop((one.unwrap(), other.unwrap()));
@@ -104,7 +111,12 @@ async fn a_connection_that_the_server_closed_is_replaced() {
 async fn an_unread_body_takes_its_connection_with_it() {
     let server = Numbered::new(10);
     let client = Client::new(server.clone());
-    drop(client.send(get(), &Connected::default()).await.unwrap());
+    drop(
+        client
+            .send(get(), &url(), &Connected::default())
+            .await
+            .unwrap(),
+    );
     assert_eq!(body(&client).await, "1");
 }
 
@@ -132,7 +144,7 @@ async fn nothing_of_a_message_is_sent_without_a_connection() {
     let mut request = get();
     *request.body_mut() = RequestBody::new(Bytes::from_static(b"{}"), Arc::clone(&delivery));
     let error = Client::new(Arc::new(Nobody))
-        .send(request, &Connected::default())
+        .send(request, &url(), &Connected::default())
         .await;
     let error = error.map(|_| ()).unwrap_err();
     assert_eq!(error.trouble, Trouble::NoConnection);

@@ -59,7 +59,8 @@ impl Failure {
 /// A request to the server's endpoint.
 pub(crate) struct Call {
     pub(crate) method: Method,
-    pub(crate) url: Uri,
+    /// Where it goes, if not to the server's endpoint.
+    pub(crate) elsewhere: Option<Uri>,
     /// What it carries, save the length of its body.
     pub(crate) headers: Arc<HeaderMap>,
     /// A POST's body, and who is told when it is taken.
@@ -78,13 +79,11 @@ impl Call {
             None => RequestBody::empty(),
             Some((body, delivery)) => {
                 delivery.reset();
-                let body = RequestBody::new(body.clone(), Arc::clone(delivery));
-                body.counted(&shared.counters.bytes_sent)
+                RequestBody::new(body.clone(), Arc::clone(delivery))
             }
         };
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
-        *request.uri_mut() = url.clone();
         let mut headers = HeaderMap::clone(&self.headers);
         if let Some((body, _)) = &self.body {
             let length = HeaderValue::from(body.len());
@@ -110,25 +109,42 @@ impl Call {
     }
 }
 
-/// Sends a request and follows its redirects to a response head, whose URL comes with it.
+/// Sends a request and follows its redirects to a response head. Where they led comes with it.
 pub(crate) async fn send(
     shared: &Shared,
     call: &Call,
-) -> Result<(Uri, Response<Incoming>), Box<Failure>> {
-    let mut url = call.url.clone();
-    let mut redirects = 0;
+) -> Result<(Option<Uri>, Response<Incoming>), Box<Failure>> {
+    let first = call.elsewhere.as_ref().unwrap_or(&shared.config.url);
+    let (mut led, mut redirects) = (None, 0);
     loop {
-        let response = shared
-            .client
-            .send(call.request(shared, &url), &call.connected)
-            .await;
+        let url = led.as_ref().unwrap_or(first);
+        let request = call.request(shared, url);
+        let leaving = Leaving { call, shared };
+        let response = shared.client.send(request, url, &call.connected).await;
+        drop(leaving);
         let response = response.map_err(|error| unsent(&shared.name, &error))?;
         if !response.status().is_redirection() {
-            return Ok((url, response));
+            return Ok((led, response));
         }
         redirects += 1;
-        url = follow(&url, &response, call.leg(), redirects)?;
+        led = Some(follow(url, &response, call.leg(), redirects)?);
         body::discard(response.into_body()).await;
+    }
+}
+
+/// Counts the bytes of a request's body if a connection took them, whatever becomes of the attempt.
+struct Leaving<'a> {
+    call: &'a Call,
+    shared: &'a Shared,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if let Some((body, delivery)) = &self.call.body
+            && delivery.started()
+        {
+            self.shared.counters.bytes_sent.inc_by(body.len() as u64);
+        }
     }
 }
 

@@ -16,7 +16,8 @@ use crate::upstream::{BoxFuture, Dispatched};
 /// See the [module](self).
 pub(crate) struct Posting {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) url: Uri,
+    /// As in [`Call`].
+    pub(crate) elsewhere: Option<Uri>,
     pub(crate) headers: Arc<HeaderMap>,
     pub(crate) body: Bytes,
     pub(crate) delivery: Arc<Delivery>,
@@ -29,13 +30,13 @@ impl Posting {
     /// A message that any success accepts.
     pub(crate) fn one_way(
         shared: &Arc<Shared>,
-        url: &Uri,
+        elsewhere: Option<Uri>,
         headers: impl Into<Arc<HeaderMap>>,
         body: &Bytes,
     ) -> Self {
         Self {
             shared: Arc::clone(shared),
-            url: url.clone(),
+            elsewhere,
             headers: headers.into(),
             body: body.clone(),
             delivery: Delivery::new(Dispatched::default()),
@@ -51,7 +52,7 @@ impl Opener for Posting {
         let (expected, in_session) = (self.expected.clone(), self.in_session);
         let call = Call {
             method: Method::POST,
-            url: self.url.clone(),
+            elsewhere: self.elsewhere.clone(),
             headers: Arc::clone(&self.headers),
             body: Some((self.body.clone(), Arc::clone(&self.delivery))),
             connected,

@@ -130,15 +130,17 @@ impl Opener for Get {
         let (shared, found) = (Arc::clone(&self.shared), Arc::clone(&self.found));
         let call = Call {
             method: Method::GET,
-            url: shared.config.url.clone(),
+            elsewhere: None,
             headers: Arc::clone(&self.headers),
             body: None,
             connected,
         };
         Box::pin(async move {
             match driver::send(&shared, &call).await {
-                Ok((url, response)) => {
-                    let _ = found.set(url);
+                Ok((led, response)) => {
+                    if let Some(url) = led {
+                        let _ = found.set(url);
+                    }
                     answer::to_get(&shared, response, false).await
                 }
                 Err(failure) => Stream::Failed(failure),

@@ -121,7 +121,7 @@ async fn streams_that_nobody_reads_stop_no_other() {
     server.may_answer.add_permits(UNREAD + 1);
     let mut unread = Vec::new();
     for _ in 0..UNREAD {
-        let response = client.send(get(), &Connected::default()).await;
+        let response = client.send(get(), &url(), &Connected::default()).await;
         unread.push(response.unwrap());
     }
     settle().await;
