@@ -24,7 +24,7 @@ use ::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPECT};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, uri};
 use bytes::Bytes;
 use http_body::Body;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use prometheus_client::metrics::counter::Counter;
 use shadowcat_mcp::fault::Rejection;
 use shadowcat_mcp::headers;
@@ -35,7 +35,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::{EventBytes, HttpReply, HttpService};
 use crate::metrics::{ByteLabels, Metrics, StatusLabel};
 pub use accept::{Accept, Tcp};
-use body::{Content, EdgeBody, Events};
+use body::{Content, EdgeBody, Events, Unread, whole};
 pub use config::HttpEdgeConfig;
 use heartbeat::Heartbeat;
 use open::Open;
@@ -192,14 +192,13 @@ impl HttpEdge {
             return Err(rejection);
         }
         let limit = self.config.max_message_size;
-        let collecting = Limited::new(&mut body, limit).collect();
-        let collected = match timeout(self.config.body_timeout, collecting).await {
-            Ok(Ok(collected)) => collected,
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+        let bytes = match timeout(self.config.body_timeout, whole(&mut body, limit)).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(Unread::TooLarge)) => {
                 self.discard(headers, body);
                 return Err(Rejection::BodyTooLarge { limit });
             }
-            Ok(Err(_)) => {
+            Ok(Err(Unread::Broken)) => {
                 let why = "the body broke off".to_owned();
                 return Err(Rejection::InvalidRequest(why));
             }
@@ -208,7 +207,6 @@ impl HttpEdge {
                 return Err(Rejection::InvalidRequest(why));
             }
         };
-        let bytes = collected.to_bytes();
         self.received.inc_by(bytes.len() as u64);
         Payload::parse(bytes).map_err(Rejection::Parse)
     }

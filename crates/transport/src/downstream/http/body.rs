@@ -1,4 +1,4 @@
-//! The bodies of our responses.
+//! The bodies of requests, read whole, and those of our responses.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,11 +6,13 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::super::EventBytes;
+use super::RequestBody;
 use super::open::Open;
 use super::stall::{Stalled, Watched};
 
@@ -23,6 +25,33 @@ const ENOUGH: usize = 64 * 1024;
 /// Bytes that leave at a time on a connection that carries other streams, too: what a slow client
 /// takes of them shows that it reads.
 const PIECE: usize = 4 * 1024;
+
+/// Why a request's body is not here.
+pub(super) enum Unread {
+    /// It is larger than the limit.
+    TooLarge,
+    /// The connection broke, or the framing was wrong.
+    Broken,
+}
+
+/// The whole body of a request, at most `limit` bytes.
+pub(super) async fn whole(body: &mut impl RequestBody, limit: usize) -> Result<Bytes, Unread> {
+    let mut pieces = Gathered::default();
+    while !body.is_end_stream() {
+        let Some(frame) = body.frame().await else {
+            break;
+        };
+        // Trailers say nothing that anybody here wants.
+        let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else {
+            continue;
+        };
+        if data.len() > limit - pieces.len() {
+            return Err(Unread::TooLarge);
+        }
+        pieces.add(data);
+    }
+    Ok(pieces.take())
+}
 
 /// What a response carries.
 pub(super) enum Content {

@@ -85,24 +85,40 @@ async fn read_into(
     if announced > limit as u64 {
         return Err(BodyError::TooLarge);
     }
-    let first = match next_data(&mut body).await? {
+    match next_data(&mut body).await? {
         None => return Ok(()),
         Some(first) if first.len() > limit => return Err(BodyError::TooLarge),
-        Some(first) => first,
-    };
-    let begun = first.len();
-    *held = Held::One(first);
+        Some(first) => *held = Held::One(first),
+    }
+    if body.is_end_stream() {
+        return Ok(());
+    }
+    let expected = usize::try_from(announced).unwrap_or(limit);
+    // Boxed: most answers come in one piece.
+    Box::pin(read_rest(held, body, expected, limit, budget, patience)).await
+}
+
+/// The pieces after the first. `expected`: what the body announced, in bytes.
+async fn read_rest(
+    held: &mut Held,
+    mut body: Incoming,
+    expected: usize,
+    limit: usize,
+    budget: &ReadBudget,
+    patience: Duration,
+) -> Result<(), BodyError> {
     let Some(second) = more_data(&mut body, patience).await? else {
         return Ok(());
     };
-    let expected = usize::try_from(announced).unwrap_or(limit);
-    let expected = expected.max(begun + second.len());
+    let first = match &*held {
+        Held::One(first) => first.clone(),
+        Held::Nothing | Held::Many(_) => Bytes::new(),
+    };
+    let expected = expected.max(first.len() + second.len());
     let mut share = budget.share();
     hold(&mut share, expected).await?;
     let mut pieces = BytesMut::with_capacity(expected);
-    if let Held::One(first) = &*held {
-        pieces.extend_from_slice(first);
-    }
+    pieces.extend_from_slice(&first);
     *held = Held::Many(pieces);
     let mut next = Some(second);
     while let (Some(data), Held::Many(whole)) = (next, &mut *held) {
