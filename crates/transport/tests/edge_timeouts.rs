@@ -32,7 +32,7 @@ const NEVER: Duration = Duration::from_secs(20);
 struct Service;
 
 impl HttpService for Service {
-    fn post(self: Arc<Self>, _: HeaderMap, _: Payload) -> BoxFuture<HttpReply> {
+    fn post(self: &Arc<Self>, _: HeaderMap, _: Payload) -> BoxFuture<HttpReply> {
         Box::pin(async {
             HttpReply::Body {
                 status: StatusCode::OK,
@@ -42,7 +42,7 @@ impl HttpService for Service {
         })
     }
 
-    fn get(self: Arc<Self>, headers: HeaderMap) -> BoxFuture<HttpReply> {
+    fn get(self: &Arc<Self>, headers: HeaderMap) -> BoxFuture<HttpReply> {
         if headers.contains_key("last-event-id") {
             let event = Bytes::from(format!("data: {}\n\n", "x".repeat(8192)));
             let events = futures_util::stream::repeat(event).boxed();
@@ -59,7 +59,7 @@ impl HttpService for Service {
         Box::pin(async { HttpReply::Events { headers, events } })
     }
 
-    fn delete(self: Arc<Self>, _: HeaderMap) -> BoxFuture<HttpReply> {
+    fn delete(self: &Arc<Self>, _: HeaderMap) -> BoxFuture<HttpReply> {
         Box::pin(async { HttpReply::Ended })
     }
 }

@@ -85,27 +85,31 @@ pub(super) fn at_once(reply: HttpReply) -> BoxFuture<HttpReply> {
 }
 
 impl HttpService for HttpGateway {
-    fn post(self: Arc<Self>, headers: HeaderMap, payload: Payload) -> BoxFuture<HttpReply> {
+    fn post(self: &Arc<Self>, headers: HeaderMap, payload: Payload) -> BoxFuture<HttpReply> {
         match classify::post(&headers, &payload, &self.shared.config.versions) {
             Verdict::Legacy => self.legacy_post(headers, payload),
-            Verdict::Modern(request) => Box::pin(self.modern_post(headers, payload, request)),
+            Verdict::Modern(request) => {
+                Box::pin(Arc::clone(self).modern_post(headers, payload, request))
+            }
             Verdict::Rejected(rejection) => at_once(HttpReply::Rejected(rejection)),
         }
     }
 
-    fn get(self: Arc<Self>, headers: HeaderMap) -> BoxFuture<HttpReply> {
+    fn get(self: &Arc<Self>, headers: HeaderMap) -> BoxFuture<HttpReply> {
+        let gateway = Arc::clone(self);
         Box::pin(async move {
             match classify::bodiless(&headers) {
-                Ok(()) => self.legacy_get(headers).await,
+                Ok(()) => gateway.legacy_get(headers).await,
                 Err(rejection) => HttpReply::Rejected(rejection),
             }
         })
     }
 
-    fn delete(self: Arc<Self>, headers: HeaderMap) -> BoxFuture<HttpReply> {
+    fn delete(self: &Arc<Self>, headers: HeaderMap) -> BoxFuture<HttpReply> {
+        let gateway = Arc::clone(self);
         Box::pin(async move {
             match classify::bodiless(&headers) {
-                Ok(()) => self.legacy_delete(headers).await,
+                Ok(()) => gateway.legacy_delete(headers).await,
                 Err(rejection) => HttpReply::Rejected(rejection),
             }
         })

@@ -26,7 +26,7 @@ impl HttpGateway {
     /// Not `async`: what is known at once is done at once, and only what is left to wait for has
     /// its place in memory while the request is open.
     pub(super) fn legacy_post(
-        self: Arc<Self>,
+        self: &Arc<Self>,
         headers: HeaderMap,
         payload: Payload,
     ) -> BoxFuture<HttpReply> {
@@ -37,7 +37,7 @@ impl HttpGateway {
             } = message.kind()
         {
             let (message, id) = (message.clone(), id.clone());
-            return Box::pin(self.initialize(headers, message, id));
+            return Box::pin(Arc::clone(self).initialize(headers, message, id));
         }
         let client = match self.client(&headers) {
             Ok(client) => client,

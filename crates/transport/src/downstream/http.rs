@@ -89,7 +89,7 @@ impl HttpEdge {
     /// Answers one request.
     async fn answer<S: HttpService>(
         &self,
-        service: Arc<S>,
+        service: &Arc<S>,
         request: Request<impl RequestBody>,
         open: Open,
     ) -> Response<EdgeBody> {
@@ -140,7 +140,7 @@ impl HttpEdge {
 
     async fn post<S: HttpService>(
         &self,
-        service: Arc<S>,
+        service: &Arc<S>,
         headers: HeaderMap,
         body: impl RequestBody,
         open: Open,
@@ -162,7 +162,7 @@ impl HttpEdge {
 
     async fn get<S: HttpService>(
         &self,
-        service: Arc<S>,
+        service: &Arc<S>,
         headers: HeaderMap,
         mut open: Open,
     ) -> Response<EdgeBody> {

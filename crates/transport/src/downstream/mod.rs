@@ -24,11 +24,11 @@ use crate::upstream::BoxFuture;
 /// that the body is JSON-RPC (one [`Payload`]). A dropped future means that the client went away.
 pub trait HttpService: Send + Sync + 'static {
     /// A POST with its parsed body.
-    fn post(self: Arc<Self>, headers: HeaderMap, payload: Payload) -> BoxFuture<HttpReply>;
+    fn post(self: &Arc<Self>, headers: HeaderMap, payload: Payload) -> BoxFuture<HttpReply>;
     /// A GET: opens the standalone stream or, with `Last-Event-ID`, resumes a stream.
-    fn get(self: Arc<Self>, headers: HeaderMap) -> BoxFuture<HttpReply>;
+    fn get(self: &Arc<Self>, headers: HeaderMap) -> BoxFuture<HttpReply>;
     /// A DELETE: ends the session.
-    fn delete(self: Arc<Self>, headers: HeaderMap) -> BoxFuture<HttpReply>;
+    fn delete(self: &Arc<Self>, headers: HeaderMap) -> BoxFuture<HttpReply>;
 }
 
 /// An event stream's bytes, already encoded. Every item is whole events or comments; dropping it

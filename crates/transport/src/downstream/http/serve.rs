@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Context;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
@@ -161,16 +161,18 @@ impl<S: HttpService> Connection<S> {
             open.dec();
         });
         let refused = matches!(self.seat, Seat::Refused { .. });
-        let (edge, state) = (Arc::clone(&self.edge), Arc::clone(&self.state));
-        let service = Arc::clone(&self.service);
+        // The edge and the service are everybody's. What a request counts references to is its
+        // connection, which no other thread has.
+        let this = Arc::new(self);
+        let connection = Arc::clone(&this);
         let answer = service_fn(move |request| {
-            let open = state.begin(request.version());
-            let (edge, service) = (Arc::clone(&edge), Arc::clone(&service));
+            let this = Arc::clone(&connection);
+            let open = this.state.begin(request.version());
             async move {
                 let response = if refused {
-                    edge.turn_away(open)
+                    this.edge.turn_away(open)
                 } else {
-                    let mut answer = pin!(edge.answer(service, request, open));
+                    let mut answer = pin!(this.edge.answer(&this.service, request, open));
                     let wakes = OnWake::default();
                     poll_fn(|cx| wakes.poll(cx, |cx| answer.as_mut().poll(cx))).await
                 };
@@ -178,10 +180,10 @@ impl<S: HttpService> Connection<S> {
             }
         });
         let patience = Patience {
-            limit: self.edge.config.stall_timeout,
-            stalled: self.edge.metrics.clients_stalled.clone(),
+            limit: this.edge.config.stall_timeout,
+            stalled: this.edge.metrics.clients_stalled.clone(),
         };
-        let mut abandoned = pin!(self.abandoned());
+        let mut abandoned = pin!(this.abandoned());
         let begun = tokio::select! {
             biased;
             begun = Begun::new(Taken::new(io, patience.clone())) => begun,
@@ -195,7 +197,7 @@ impl<S: HttpService> Connection<S> {
             }
             Ok((io, HttpVersion::Two)) => {
                 let connection = http2_builder().serve_connection(TokioIo::new(io), answer);
-                let watching = self.state.watch.run(&patience);
+                let watching = this.state.watch.run(&patience);
                 let abandoned = async {
                     tokio::select! {
                         () = abandoned => {}
@@ -239,15 +241,25 @@ async fn drive(
     abandoned: Pin<&mut impl Future<Output = ()>>,
 ) -> hyper::Result<()> {
     let mut rounds = Rounds::default();
-    let mut serve = |cx: &mut Context<'_>| {
-        let connection = &mut connection;
-        rounds.poll(cx, POLLS, |cx| connection.as_mut().poll(cx))
-    };
-    let is_abandoned = tokio::select! {
-        biased;
-        served = poll_fn(&mut serve) => return served,
-        () = end.stop.cancelled() => false,
-        () = abandoned => true,
+    let mut ending = pin!(async {
+        tokio::select! {
+            biased;
+            () = end.stop.cancelled() => false,
+            () = abandoned => true,
+        }
+    });
+    // Looked at when one of them has come: the connection is polled several times for each request.
+    let ends = OnWake::default();
+    let served_or_ending = poll_fn(|cx| {
+        let served = rounds.poll(cx, POLLS, |cx| connection.as_mut().poll(cx));
+        if let Poll::Ready(served) = served {
+            return Poll::Ready(Err(served));
+        }
+        ends.poll(cx, |cx| ending.as_mut().poll(cx)).map(Ok)
+    });
+    let is_abandoned = match served_or_ending.await {
+        Ok(is_abandoned) => is_abandoned,
+        Err(served) => return served,
     };
     connection.as_mut().graceful_shutdown();
     let patience = async {
@@ -257,11 +269,10 @@ async fn drive(
         }
     };
     // Through the same rounds: what was given a waker of theirs still holds it.
-    let mut serve =
-        |cx: &mut Context<'_>| rounds.poll(cx, POLLS, |cx| connection.as_mut().poll(cx));
+    let serve = poll_fn(|cx| rounds.poll(cx, POLLS, |cx| connection.as_mut().poll(cx)));
     tokio::select! {
         biased;
-        served = poll_fn(&mut serve) => served,
+        served = serve => served,
         () = end.cut.cancelled() => Ok(()),
         () = patience => Ok(()),
     }

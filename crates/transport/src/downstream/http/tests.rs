@@ -56,14 +56,14 @@ impl Scripted {
 }
 
 impl HttpService for Scripted {
-    fn post(self: Arc<Self>, _: HeaderMap, _: Payload) -> BoxFuture<HttpReply> {
-        self.answer("POST")
+    fn post(self: &Arc<Self>, _: HeaderMap, _: Payload) -> BoxFuture<HttpReply> {
+        Arc::clone(self).answer("POST")
     }
-    fn get(self: Arc<Self>, _: HeaderMap) -> BoxFuture<HttpReply> {
-        self.answer("GET")
+    fn get(self: &Arc<Self>, _: HeaderMap) -> BoxFuture<HttpReply> {
+        Arc::clone(self).answer("GET")
     }
-    fn delete(self: Arc<Self>, _: HeaderMap) -> BoxFuture<HttpReply> {
-        self.answer("DELETE")
+    fn delete(self: &Arc<Self>, _: HeaderMap) -> BoxFuture<HttpReply> {
+        Arc::clone(self).answer("DELETE")
     }
 }
 
