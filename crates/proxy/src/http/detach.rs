@@ -1,11 +1,13 @@
 //! Work that goes on when the one who asked for it is gone.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
+use futures_util::StreamExt;
+use shadowcat_mcp::message::Kind;
+use shadowcat_transport::metrics::Reason;
 
 use crate::session::{Busy, Outgoing, Outgoings, Session};
 
@@ -13,23 +15,21 @@ use crate::session::{Busy, Outgoing, Outgoings, Session};
 ///
 /// A client that vanishes has not cancelled (MCP specification, Streamable HTTP: "Disconnection
 /// SHOULD NOT be interpreted as the client cancelling its request"), so dropping this before the
-/// exchange has ended leaves the rest to a task that takes it where `leftover` says. Until then no
-/// task is needed: the items are pulled by the connection that carries them.
+/// exchange has ended leaves the rest to a task. Until then no task is needed: the items are pulled
+/// by the connection that carries them.
 ///
 /// A session with an exchange that somebody waits for is not idle; what is left to a task no
 /// longer keeps it.
-pub(super) struct Detaching<F: FnOnce(Outgoings) -> R, R: Future<Output = ()> + Send + 'static> {
+pub(super) struct Detaching {
     outgoings: Option<Outgoings>,
-    leftover: Option<F>,
-    _busy: Busy,
+    busy: Busy,
 }
 
-impl<F: FnOnce(Outgoings) -> R, R: Future<Output = ()> + Send + 'static> Detaching<F, R> {
-    pub(super) fn new(session: &Arc<Session>, outgoings: Outgoings, leftover: F) -> Self {
+impl Detaching {
+    pub(super) fn new(session: &Arc<Session>, outgoings: Outgoings) -> Self {
         Self {
-            _busy: session.busy(),
+            busy: session.busy(),
             outgoings: Some(outgoings),
-            leftover: Some(leftover),
         }
     }
 
@@ -39,11 +39,7 @@ impl<F: FnOnce(Outgoings) -> R, R: Future<Output = ()> + Send + 'static> Detachi
     }
 }
 
-impl<F, R> Stream for Detaching<F, R>
-where
-    F: FnOnce(Outgoings) -> R + Unpin,
-    R: Future<Output = ()> + Send + 'static,
-{
+impl Stream for Detaching {
     type Item = Outgoing;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Outgoing>> {
@@ -58,12 +54,28 @@ where
     }
 }
 
-impl<F: FnOnce(Outgoings) -> R, R: Future<Output = ()> + Send + 'static> Drop for Detaching<F, R> {
+impl Drop for Detaching {
     fn drop(&mut self) {
-        if let (Some(outgoings), Some(leftover)) = (self.outgoings.take(), self.leftover.take())
+        if let Some(outgoings) = self.outgoings.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(leftover(outgoings));
+            runtime.spawn(leave(Arc::clone(self.busy.session()), outgoings));
+        }
+    }
+}
+
+/// The rest of an exchange whose client went away before it had an id to come back with. The call
+/// goes on; what the server asks meanwhile may still be answered by the standalone stream.
+async fn leave(session: Arc<Session>, mut rest: Outgoings) {
+    while let Some(outgoing) = rest.next().await {
+        let Some(message) = outgoing.into_message() else {
+            continue;
+        };
+        if matches!(message.kind(), Kind::Request { .. }) {
+            session.standalone_append(message).await;
+        } else {
+            let given_up = &session.shared.metrics.messages_given_up;
+            given_up.get_or_create(&Reason::of("client vanished")).inc();
         }
     }
 }

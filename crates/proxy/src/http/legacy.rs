@@ -12,7 +12,6 @@ use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::{Era, ProtocolVersion};
 use shadowcat_store::{EventId, StreamNumber};
 use shadowcat_transport::downstream::HttpReply;
-use shadowcat_transport::metrics::Reason;
 use shadowcat_transport::upstream::BoxFuture;
 use tokio::time::timeout;
 
@@ -20,7 +19,7 @@ use super::detach::Detaching;
 use super::events;
 use super::gateway::{HttpGateway, at_once};
 use super::registry::ClientSession;
-use crate::session::{Outgoing, Outgoings, Refusal, Session};
+use crate::session::{Outgoing, Outgoings, Refusal};
 
 impl HttpGateway {
     /// Not `async`: what is known at once is done at once, and only what is left to wait for has
@@ -121,18 +120,14 @@ fn post_one(
 /// JSON or stream: one JSON body if the response is the first
 /// that the server sends and comes in time, else an event stream.
 async fn answer(client: Arc<ClientSession>, outgoings: Outgoings, id: RequestId) -> HttpReply {
-    let session = Arc::clone(&client.session);
+    let session = &client.session;
     let config = &session.shared.config;
     let patience = if session.has_response_heads() {
         config.head_patience
     } else {
         config.stream_after
     };
-    let vanished = {
-        let session = Arc::clone(&session);
-        move |rest| leave(session, rest)
-    };
-    let mut outgoings = Detaching::new(&session, outgoings, vanished);
+    let mut outgoings = Detaching::new(session, outgoings);
     let (headers, first) = match timeout(patience, outgoings.next()).await {
         Ok(Some(Outgoing::Response {
             headers, message, ..
@@ -153,22 +148,6 @@ async fn answer(client: Arc<ClientSession>, outgoings: Outgoings, id: RequestId)
             events: events::live(client, outgoings, first),
         },
         None => HttpReply::Accepted,
-    }
-}
-
-/// The rest of an exchange whose client went away before it had an id to come back with. The call
-/// goes on; what the server asks meanwhile may still be answered by the standalone stream.
-async fn leave(session: Arc<Session>, mut rest: Outgoings) {
-    while let Some(outgoing) = rest.next().await {
-        let Some(message) = outgoing.into_message() else {
-            continue;
-        };
-        if matches!(message.kind(), Kind::Request { .. }) {
-            session.standalone_append(message).await;
-        } else {
-            let given_up = &session.shared.metrics.messages_given_up;
-            given_up.get_or_create(&Reason::of("client vanished")).inc();
-        }
     }
 }
 
@@ -205,11 +184,7 @@ async fn post_batch(
         let merged = futures_util::stream::select_all(answers).filter_map(|outgoing| {
             std::future::ready(outgoing.into_message().map(Outgoing::Message))
         });
-        let vanished = {
-            let session = Arc::clone(&session);
-            move |rest| leave(session, rest)
-        };
-        Detaching::new(&session, Box::pin(merged), vanished)
+        Detaching::new(&session, Box::pin(merged))
     });
     for message in others {
         session.tell(message, headers.clone()).await;

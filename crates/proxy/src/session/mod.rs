@@ -342,3 +342,10 @@ impl Drop for Busy {
         self.0.activity.open.fetch_sub(1, Ordering::SeqCst);
     }
 }
+impl Busy {
+    /// The session that is busy.
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.0
+    }
+}
+
