@@ -19,7 +19,8 @@ tokio::task_local! {
 
 /// The span of one request; see the [module](self).
 pub struct RequestSpan {
-    session: Span,
+    /// Shared: a clone of a span is counted where all threads do.
+    session: Arc<Span>,
     id: RequestId,
     method: Method,
     span: OnceLock<Span>,
@@ -28,9 +29,9 @@ pub struct RequestSpan {
 impl RequestSpan {
     /// The span of a request in its session's.
     #[must_use]
-    pub fn new(session: &Span, id: &RequestId, method: &Method) -> Arc<Self> {
+    pub fn new(session: &Arc<Span>, id: &RequestId, method: &Method) -> Arc<Self> {
         Arc::new(Self {
-            session: session.clone(),
+            session: Arc::clone(session),
             id: id.clone(),
             method: method.clone(),
             span: OnceLock::new(),
@@ -53,7 +54,7 @@ impl RequestSpan {
             method,
             span,
         } = self;
-        span.get_or_init(|| tracing::error_span!(parent: session, "request", %id, %method))
+        span.get_or_init(|| tracing::error_span!(parent: &**session, "request", %id, %method))
     }
 }
 

@@ -35,7 +35,7 @@ fn logged(level: LevelFilter) -> String {
         .with_writer(move || writer.clone())
         .finish();
     tracing::subscriber::with_default(subscriber, || {
-        let session = tracing::error_span!("session", id = 7);
+        let session = Arc::new(tracing::error_span!("session", id = 7));
         let id = RequestId::String("a".into());
         let request = RequestSpan::new(&session, &id, &Method::Ping);
         let work = async {

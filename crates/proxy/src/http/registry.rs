@@ -196,7 +196,7 @@ impl Registry {
         let now = Instant::now();
         let gone = self.take_old(now);
         let ending = gone.iter().map(|client| {
-            info!(parent: &client.session.span, "session expired");
+            info!(parent: &*client.session.span, "session expired");
             self.ending.track_future(client.end())
         });
         futures_util::future::join_all(ending).await;

@@ -29,7 +29,7 @@ use shadowcat_transport::metrics::Reason;
 use shadowcat_transport::request_span::in_request;
 use shadowcat_transport::upstream::{Deadline, Item, Leg, Reply, RequestContext, SendContext};
 use tokio::time::Instant;
-use tracing::{Instrument, error, warn};
+use tracing::{Instrument, Span, error, warn};
 
 use super::Session;
 use super::asks::Begun;
@@ -70,7 +70,7 @@ impl Session {
         }
         let session = Arc::clone(self);
         let healing = async move { session.heal(generation).await };
-        tokio::spawn(healing.instrument(self.span.clone()));
+        tokio::spawn(healing.instrument(Span::clone(&self.span)));
     }
 
     /// Replaces the leg of this generation, trying until it works or the session ends.
@@ -157,7 +157,7 @@ impl Session {
                 session.standalone_append(message).await;
             }
         };
-        tokio::spawn(telling.instrument(self.span.clone()));
+        tokio::spawn(telling.instrument(Span::clone(&self.span)));
     }
 
     /// One attempt: the handshake with a new session of the server, what the client had set up in

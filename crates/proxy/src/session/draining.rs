@@ -5,6 +5,7 @@
 //! questions, cancels, streams that are resumed, the end of a session). In the second, what is still
 //! open is answered with an error.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
@@ -17,6 +18,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 impl Shared {
     /// From now on nothing begins.
     pub(crate) fn drain(&self) {
+        self.is_draining.store(true, Ordering::SeqCst);
         self.draining.cancel();
     }
 
@@ -25,7 +27,7 @@ impl Shared {
     /// # Errors
     /// What it is answered with instead.
     pub(crate) fn admits(&self) -> Result<(), Fault> {
-        if !self.draining.is_cancelled() {
+        if !self.is_draining.load(Ordering::SeqCst) {
             return Ok(());
         }
         Err(

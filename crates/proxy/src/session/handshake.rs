@@ -202,29 +202,31 @@ impl Session {
             self.note_failure(method, &response);
             return response;
         }
-        let mut handshake = self.handshake.lock();
         match method {
             Method::Initialize => {
-                drop(handshake);
                 return match request.id() {
                     Some(id) => self.accept(id, response),
                     None => response,
                 };
             }
-            Method::LoggingSetLevel => handshake.log_level = Some(request.detached()),
+            Method::LoggingSetLevel => {
+                self.handshake.lock().log_level = Some(request.detached());
+            }
             Method::ResourcesSubscribe => {
-                if let Some(uri) = inspect::resource_uri(request)
-                    && !handshake.subscribed(uri, request)
-                {
-                    self.not_remembered(&mut handshake, "subscription", 1);
+                if let Some(uri) = inspect::resource_uri(request) {
+                    let mut handshake = self.handshake.lock();
+                    if !handshake.subscribed(uri, request) {
+                        self.not_remembered(&mut handshake, "subscription", 1);
+                    }
                 }
             }
             Method::ResourcesUnsubscribe => {
                 if let Some(uri) = inspect::resource_uri(request) {
-                    handshake.unsubscribed(&uri);
+                    self.handshake.lock().unsubscribed(&uri);
                 }
             }
             Method::ToolsList if self.shared.config.retry_idempotent_tools => {
+                let mut handshake = self.handshake.lock();
                 let tools = inspect::repeatable_tools(&response).into_iter();
                 let left_out = tools.filter(|tool| !handshake.may_repeat(tool.clone()));
                 let left_out = left_out.count();
@@ -276,6 +278,7 @@ impl Session {
         let result = InitializeResult::read(response)?;
         let policy = &self.shared.config.versions;
         let version = self.version.lock().negotiate(result.version(), policy)?;
+        let _ = self.negotiated.set(version);
         Ok((version, result))
     }
 

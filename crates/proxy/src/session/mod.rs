@@ -80,6 +80,8 @@ pub struct Shared {
     pub(crate) short_of_room: AtomicBool,
     /// Cancelled when the process is about to end; see [`draining`].
     pub(crate) draining: CancellationToken,
+    /// The same for those who only look: a token locks for that.
+    is_draining: AtomicBool,
 }
 
 impl Shared {
@@ -104,6 +106,7 @@ impl Shared {
             tool_params: ToolParams::default(),
             short_of_room: AtomicBool::new(false),
             draining: CancellationToken::new(),
+            is_draining: AtomicBool::new(false),
         })
     }
 }
@@ -114,9 +117,13 @@ pub struct Session {
     /// Its name in logs and in the event log; says nothing about `Mcp-Session-Id`.
     pub(crate) key: SessionKey,
     /// What is logged on the session's behalf stands in this span or a child of it.
-    pub(crate) span: Span,
+    pub(crate) span: Arc<Span>,
     era: Era,
     version: Mutex<LegVersion>,
+    /// What it has settled on, which never changes again, for those who only look.
+    negotiated: OnceLock<ProtocolVersion>,
+    /// Whether it needs no more validation.
+    validated: AtomicBool,
     link: RwLock<Link>,
     /// When a lost leg is replaced.
     recovery: Recovery,
@@ -158,9 +165,11 @@ impl Session {
             recovery: Recovery::new(&shared, &span),
             shared,
             key,
-            span,
+            span: Arc::new(span),
             era,
             version: Mutex::new(LegVersion::default()),
+            negotiated: OnceLock::new(),
+            validated: AtomicBool::new(false),
             link: RwLock::new(Link::new(leg)),
             health_changed: Notify::new(),
             hurry: Notify::new(),
@@ -184,16 +193,21 @@ impl Session {
 
     /// The version settled in the handshake, once there is one.
     pub(crate) fn negotiated(&self) -> Option<ProtocolVersion> {
-        self.version.lock().negotiated()
+        self.negotiated.get().copied()
     }
 
     /// A message of the client came by a transport that named this version, or none.
     pub(crate) fn validate(&self, named: Option<ProtocolVersion>) {
+        if self.validated.load(Ordering::Relaxed) {
+            return;
+        }
         let mut version = self.version.lock();
         if !matches!(*version, LegVersion::Validated { .. }) {
             // What disagrees was refused before it came here.
             let _ = version.validate(named);
         }
+        let validated = matches!(*version, LegVersion::Validated { .. });
+        self.validated.store(validated, Ordering::Relaxed);
     }
 
     /// Marks the session busy until the guard is dropped.
@@ -336,12 +350,6 @@ fn class(message: &Message) -> Class {
 /// Keeps a session from being idle; see [`Session::busy`].
 pub(crate) struct Busy(Arc<Session>);
 
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.touch();
-        self.0.activity.open.fetch_sub(1, Ordering::SeqCst);
-    }
-}
 impl Busy {
     /// The session that is busy.
     pub(crate) fn session(&self) -> &Arc<Session> {
@@ -349,3 +357,9 @@ impl Busy {
     }
 }
 
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.touch();
+        self.0.activity.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}

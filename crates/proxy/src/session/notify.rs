@@ -14,7 +14,7 @@ use shadowcat_mcp::version::Era;
 use shadowcat_transport::metrics::Reason;
 use shadowcat_transport::upstream::{BoxFuture, SendContext};
 use tokio::sync::oneshot;
-use tracing::{Instrument, debug, warn};
+use tracing::{Instrument, Span, debug, warn};
 
 use super::Session;
 use super::asks::{Answer, Begun, answered};
@@ -93,7 +93,7 @@ impl Session {
                 () = work => {}
             }
         };
-        Box::pin(bounded.instrument(self.span.clone()))
+        Box::pin(bounded.instrument(Span::clone(&self.span)))
     }
 
     fn push_forward(

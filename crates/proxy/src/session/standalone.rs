@@ -21,7 +21,7 @@ use shadowcat_store::{AppendError, Delivery, EventId, StreamNumber};
 use shadowcat_transport::downstream::LineSink;
 use shadowcat_transport::upstream::{Item, Leg};
 use tokio::sync::Notify;
-use tracing::{Instrument, debug, warn};
+use tracing::{Instrument, Span, debug, warn};
 
 use super::gap::Refreshes;
 use super::link::Current;
@@ -173,7 +173,7 @@ impl Session {
                 () = session.pump(leg, generation) => {}
             }
         };
-        tokio::spawn(pumping.instrument(self.span.clone()));
+        tokio::spawn(pumping.instrument(Span::clone(&self.span)));
     }
 
     async fn pump(self: &Arc<Self>, leg: Arc<dyn Leg>, generation: u64) {

@@ -18,7 +18,7 @@ use shadowcat_mcp::message::Message;
 use shadowcat_store::{AppendError, Delivery, EventId, StreamNumber};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::super::registry::ClientSession;
 use crate::session::{Outgoing, Outgoings, wait_for_room};
@@ -144,7 +144,7 @@ impl ClientSession {
             state.changed.notify_waiters();
             drop(carrying);
         };
-        runtime.spawn(draining.instrument(self.session.span.clone()));
+        runtime.spawn(draining.instrument(Span::clone(&self.session.span)));
     }
 }
 

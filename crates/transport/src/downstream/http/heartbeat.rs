@@ -27,7 +27,10 @@ pub(super) struct Heartbeat {
 impl Heartbeat {
     /// There is traffic.
     pub(super) fn touch(&self) {
-        if self.left.swap(BEATS, Ordering::Relaxed) == 0 {
+        // Written once a beat, not at every request: all threads come here.
+        if self.left.load(Ordering::Relaxed) != BEATS
+            && self.left.swap(BEATS, Ordering::Relaxed) == 0
+        {
             self.begin.notify_one();
         }
     }

@@ -8,7 +8,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -35,7 +35,11 @@ const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
 /// The HTTP/2 connections to one origin.
 #[derive(Default)]
-pub(super) struct SharedConnections(Mutex<Vec<Shared>>);
+pub(super) struct SharedConnections {
+    all: Mutex<Vec<Shared>>,
+    /// Whether there ever was one: every request looks here first.
+    any: AtomicBool,
+}
 
 struct Shared {
     sender: http2::SendRequest<RequestBody>,
@@ -78,7 +82,10 @@ impl SharedConnections {
     /// A place on the first connection that has one. Of those behind it the idle ones are closed:
     /// they were made for more than there is now.
     pub(super) fn place(&self) -> Option<Place> {
-        let mut connections = self.0.lock();
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut connections = self.all.lock();
         connections.retain(|shared| !shared.sender.is_closed());
         let first = connections.iter().position(Shared::has_room)?;
         let place = connections[first].place(true);
@@ -111,7 +118,8 @@ impl SharedConnections {
             limit,
         };
         let place = shared.place(false);
-        self.0.lock().push(shared);
+        self.all.lock().push(shared);
+        self.any.store(true, Ordering::Release);
         Ok(place)
     }
 }
