@@ -311,14 +311,18 @@ fn connection_options(headers: &HeaderMap) -> Vec<String> {
 #[must_use]
 pub fn to_upstream(headers: &HeaderMap, era: Era, forward_auth: bool) -> HeaderMap {
     let options = connection_options(headers);
+    let is_routing = |name: &HeaderName| {
+        name.as_str().starts_with("mcp-")
+            && !(era == Era::Modern && name.as_str().starts_with(PARAM_PREFIX))
+    };
+    let is_fetch_metadata = |name: &HeaderName| {
+        name.as_str().starts_with("sec-") || name.as_str().starts_with("access-control-request-")
+    };
     filtered(headers, |name| {
-        let routing = name.as_str().starts_with("mcp-")
-            && !(era == Era::Modern && name.as_str().starts_with(PARAM_PREFIX));
-        let fetch_metadata = name.as_str().starts_with("sec-")
-            || name.as_str().starts_with("access-control-request-");
+        // First, as it is most often what a field is.
         !belongs_to_the_connection(name)
-            && !routing
-            && !fetch_metadata
+            && !is_routing(name)
+            && !is_fetch_metadata(name)
             && (forward_auth || !is_credential(name))
             && !options.iter().any(|option| option == name.as_str())
     })
