@@ -81,7 +81,7 @@ impl From<LoadTool> for Tool {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// Fewer rounds and shorter windows: about a minute
+    /// Fewer rounds: about a minute
     #[arg(long)]
     pub(crate) quick: bool,
     /// Exit with 1 when a mark is missed
@@ -100,10 +100,10 @@ pub(crate) struct RunArgs {
     /// The shadowcat binary [default: built from these sources in release mode]
     #[arg(long, value_name = "PATH")]
     pub(crate) shadowcat: Option<PathBuf>,
-    /// Rounds of calls [default: 21, quick: 5]
+    /// Rounds of calls [default: 101, quick: 9]
     #[arg(long, value_parser = at_least_one)]
     pub(crate) rounds: Option<usize>,
-    /// Length of one window of calls [default: 300ms, quick: 120ms]
+    /// Length of one window of calls [default: 80ms]
     #[arg(long, value_parser = humantime::parse_duration)]
     pub(crate) window: Option<Duration>,
     /// Sessions held at once
@@ -147,11 +147,10 @@ impl RunArgs {
     pub(crate) fn settings(&self) -> Settings {
         let quick = self.quick;
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let milliseconds = |full, short| Duration::from_millis(if quick { short } else { full });
         Settings {
-            rounds: self.rounds.unwrap_or(if quick { 5 } else { 21 }),
-            window: self.window.unwrap_or(milliseconds(300, 120)),
-            warm_up: milliseconds(100, 50),
+            rounds: self.rounds.unwrap_or(if quick { 9 } else { 101 }),
+            window: self.window.unwrap_or(Duration::from_millis(80)),
+            warm_up: Duration::from_millis(50),
             starts: if quick { 5 } else { 15 },
             sessions: self.sessions,
             per_session: self.calls_per_session,

@@ -2,7 +2,8 @@
 //!
 //! Each round visits each scenario, and in it every target once, in an order that changes. Ratios are taken within a round
 //! and scenario, where their sides were measured within a second or two; the medians are taken over rounds. Many rounds of
-//! short windows say more than few of long ones: what disturbs one window is seldom there in most.
+//! short windows say more than few of long ones: what disturbs one window is seldom there in most, and where the system puts
+//! the processes beside each other, which decides a window more than the target does, changes from one to the next.
 
 use std::net::SocketAddr;
 use std::time::Duration;
