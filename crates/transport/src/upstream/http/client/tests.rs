@@ -4,6 +4,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Uri};
 use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use super::*;
@@ -18,7 +19,11 @@ struct Numbered {
     /// It closes a connection after so many requests.
     requests_each: usize,
     open: Arc<AtomicUsize>,
+    /// What the requests named, in their order.
+    targets: Targets,
 }
+
+type Targets = Arc<Mutex<Vec<String>>>;
 
 impl Numbered {
     fn new(requests_each: usize) -> Arc<Self> {
@@ -26,6 +31,7 @@ impl Numbered {
             connections: AtomicUsize::new(0),
             requests_each,
             open: Arc::default(),
+            targets: Targets::default(),
         })
     }
 }
@@ -35,16 +41,17 @@ impl Dial for Numbered {
         let number = self.connections.fetch_add(1, Ordering::SeqCst);
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let (requests, open) = (self.requests_each, Arc::clone(&self.open));
+        let targets = Arc::clone(&self.targets);
         open.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(async move {
-            answer(theirs, number, requests).await;
+            answer(theirs, number, requests, &targets).await;
             open.fetch_sub(1, Ordering::SeqCst);
         });
         Box::pin(std::future::ready(Ok(Wire::new(ours))))
     }
 }
 
-async fn answer(mut pipe: DuplexStream, number: usize, requests: usize) {
+async fn answer(mut pipe: DuplexStream, number: usize, requests: usize, targets: &Targets) {
     for _ in 0..requests {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -54,7 +61,10 @@ async fn answer(mut pipe: DuplexStream, number: usize, requests: usize) {
             head.push(byte);
         }
         let head = String::from_utf8(head).unwrap();
-        assert!(head.starts_with("GET /mcp HTTP/1.1\r\n"), "{head}");
+        let target = head
+            .strip_prefix("GET ")
+            .and_then(|rest| rest.split_once(" HTTP/1.1\r\n"));
+        targets.lock().push(target.unwrap().0.to_owned());
         assert!(head.contains("host: server:8080\r\n"), "{head}");
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{number}");
         pipe.write_all(answer.as_bytes()).await.unwrap();
@@ -69,6 +79,20 @@ fn get() -> Request<RequestBody> {
 
 fn url() -> Uri {
     Uri::from_static("http://server:8080/mcp")
+}
+
+#[tokio::test]
+async fn each_request_on_a_connection_names_its_own_target() {
+    let server = Numbered::new(5);
+    let client = Client::new(server.clone());
+    let paths = ["/mcp", "/mcp", "/messages?session=1", "/", "/mcp"];
+    for path in paths {
+        let url: Uri = format!("http://server:8080{path}").parse().unwrap();
+        let response = client.send(get(), &url, &Connected::default()).await;
+        let body = response.unwrap().into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), "0", "the same connection");
+    }
+    assert_eq!(*server.targets.lock(), paths);
 }
 
 async fn body(client: &Client) -> Bytes {
