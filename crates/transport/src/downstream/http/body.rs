@@ -36,6 +36,7 @@ pub(super) enum Unread {
 
 /// The whole body of a request, at most `limit` bytes.
 pub(super) async fn whole(body: &mut impl RequestBody, limit: usize) -> Result<Bytes, Unread> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(limit);
     let mut pieces = Gathered::default();
     while !body.is_end_stream() {
         let Some(frame) = body.frame().await else {
@@ -47,6 +48,9 @@ pub(super) async fn whole(body: &mut impl RequestBody, limit: usize) -> Result<B
         };
         if data.len() > limit - pieces.len() {
             return Err(Unread::TooLarge);
+        }
+        if pieces.len() > 0 {
+            pieces.make_room(announced.min(limit));
         }
         pieces.add(data);
     }
@@ -174,6 +178,11 @@ struct Gathered {
 impl Gathered {
     fn len(&self) -> usize {
         self.first.len() + self.all.len()
+    }
+
+    /// Room for so many bytes in all, for what comes in several pieces.
+    fn make_room(&mut self, all: usize) {
+        self.all.reserve(all.saturating_sub(self.all.len()));
     }
 
     fn add(&mut self, bytes: Bytes) {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 /// The distance of beats: shorter than any deadline on the path of a request, the first of which is
-/// that of `--stream-after`, and no shorter than it has to be. A beat may change which thread waits
+/// that of `--stream-after` (50 ms by default), and no shorter than it has to be. A beat may change which thread waits
 /// for I/O, and the calls after it find cold caches.
 const BEAT: Duration = Duration::from_millis(25);
 /// Beats after the last request.

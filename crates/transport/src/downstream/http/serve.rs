@@ -162,7 +162,7 @@ impl<S: HttpService> Connection<S> {
         });
         let refused = matches!(self.seat, Seat::Refused { .. });
         // The edge and the service are everybody's. What a request counts references to is its
-        // connection, which no other thread has.
+        // connection, which is seldom in two threads' hands.
         let this = Arc::new(self);
         let connection = Arc::clone(&this);
         let answer = service_fn(move |request| {
