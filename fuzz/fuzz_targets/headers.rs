@@ -74,7 +74,7 @@ fn fields(headers: &HeaderMap) {
     assert!(!(headers::is_json(headers) && headers::is_event_stream(headers)));
     let _ = classify::bodiless(headers);
     for version in ProtocolVersion::ALL {
-        let _ = classify::check_version(headers, Some(version));
+        let _ = classify::check_version(headers::version(headers), Some(version));
     }
     let access = Access {
         origins: vec!["https://app.example".into()],

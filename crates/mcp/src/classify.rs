@@ -20,8 +20,8 @@ use crate::version::{Era, ProtocolVersion, VersionPolicy};
 /// What an HTTP POST is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Belongs to a session.
-    Legacy,
+    /// Belongs to a session. What its header says of the version is the session's to check.
+    Legacy(VersionHeader),
     /// Stands alone.
     Modern(ModernRequest),
     /// Neither.
@@ -47,26 +47,29 @@ const ALLOW_POST: Rejection = Rejection::MethodNotAllowed { allow: "POST" };
 /// Judges a POST.
 #[must_use]
 pub fn post(headers: &HeaderMap, payload: &Payload, policy: &VersionPolicy) -> Verdict {
+    let header = headers::version(headers);
     let judged = match payload {
-        Payload::Single(message) => single(headers, message, policy),
-        Payload::Batch(messages) => batch(headers, messages),
+        Payload::Single(message) => single(headers, &header, message, policy),
+        Payload::Batch(messages) => batch(&header, messages),
     };
     match judged {
         Ok(Some(modern)) => Verdict::Modern(modern),
-        Ok(None) => Verdict::Legacy,
+        Ok(None) => Verdict::Legacy(header),
         Err(rejection) => Verdict::Rejected(rejection),
     }
 }
 
-/// Judges a GET or a DELETE: the modern era has neither.
+/// Judges a GET or a DELETE: the modern era has neither. Returns what the header says of the version,
+/// for the session to check.
 ///
 /// # Errors
 /// 405 when the header names a modern version.
-pub fn bodiless(headers: &HeaderMap) -> Result<(), Rejection> {
-    if is_modern(&headers::version(headers)) {
+pub fn bodiless(headers: &HeaderMap) -> Result<VersionHeader, Rejection> {
+    let header = headers::version(headers);
+    if is_modern(&header) {
         Err(ALLOW_POST)
     } else {
-        Ok(())
+        Ok(header)
     }
 }
 
@@ -76,22 +79,22 @@ fn is_modern(header: &VersionHeader) -> bool {
 
 fn single(
     headers: &HeaderMap,
+    header: &VersionHeader,
     message: &Message,
     policy: &VersionPolicy,
 ) -> Result<Option<ModernRequest>, Rejection> {
-    let header = headers::version(headers);
     match message.kind() {
-        Kind::Response { .. } | Kind::Error { .. } if is_modern(&header) => {
+        Kind::Response { .. } | Kind::Error { .. } if is_modern(header) => {
             Err(Rejection::InvalidRequest(
                 "protocol version 2026-07-28 has no responses from clients".to_owned(),
             ))
         }
         Kind::Response { .. } | Kind::Error { .. } => Ok(None),
-        Kind::Notification { .. } => Ok(is_modern(&header).then_some(ModernRequest::Notification)),
+        Kind::Notification { .. } => Ok(is_modern(header).then_some(ModernRequest::Notification)),
         Kind::Request { id, method } => {
             let claim = claimed(message, method, policy);
             let Some(version) = claim.map_err(|refused| header_first(headers, refused))? else {
-                return unclaimed(&header, method).map(|()| None);
+                return unclaimed(header, method).map(|()| None);
             };
             routing_agrees(headers, message, version, method)?;
             no_handshake(method, version)?;
@@ -252,14 +255,14 @@ pub(crate) fn agrees(
 }
 
 /// A batch belongs to the legacy era; which of its versions has batches is the session's to say.
-fn batch(headers: &HeaderMap, messages: &[Message]) -> Result<Option<ModernRequest>, Rejection> {
+fn batch(header: &VersionHeader, messages: &[Message]) -> Result<Option<ModernRequest>, Rejection> {
     let claims = messages
         .iter()
         .any(|message| inspect::claim(message) != Claim::None);
     let initializes = messages
         .iter()
         .any(|message| message.method() == Some(&Method::Initialize));
-    if claims || initializes || is_modern(&headers::version(headers)) {
+    if claims || initializes || is_modern(header) {
         return Err(Rejection::BatchNotAllowed);
     }
     Ok(None)
@@ -271,10 +274,10 @@ fn batch(headers: &HeaderMap, messages: &[Message]) -> Result<Option<ModernReque
 /// # Errors
 /// [`Rejection::VersionConflict`] or [`Rejection::UnsupportedVersionHeader`], both 400.
 pub fn check_version(
-    headers: &HeaderMap,
+    header: VersionHeader,
     negotiated: Option<ProtocolVersion>,
 ) -> Result<Option<ProtocolVersion>, Rejection> {
-    match (headers::version(headers), negotiated) {
+    match (header, negotiated) {
         (VersionHeader::Absent, _) => Ok(None),
         (VersionHeader::Known(header), None) => Ok(Some(header)),
         (VersionHeader::Known(header), Some(negotiated)) if header == negotiated => {
@@ -292,11 +295,11 @@ pub fn check_version(
 ///
 /// # Errors
 /// [`Rejection::VersionConflict`] or [`Rejection::UnsupportedVersionHeader`], both 400.
-pub fn check_initialize(headers: &HeaderMap, initialize: &Message) -> Result<(), Rejection> {
+pub fn check_initialize(header: VersionHeader, initialize: &Message) -> Result<(), Rejection> {
     let Ok(offer) = Offer::read(initialize) else {
         return Ok(());
     };
-    match headers::version(headers) {
+    match header {
         VersionHeader::Absent => Ok(()),
         VersionHeader::Known(header) if header.as_str() == offer.version() => Ok(()),
         VersionHeader::Known(header) => Err(Rejection::VersionConflict {

@@ -28,7 +28,7 @@ fn headers(fields: &[(&str, &str)]) -> HeaderMap {
 fn judge(body: &str, fields: &[(&str, &str)]) -> String {
     let payload = Payload::parse(Bytes::copy_from_slice(body.as_bytes())).unwrap();
     match post(&headers(fields), &payload, &VersionPolicy::default()) {
-        Verdict::Legacy => "legacy".into(),
+        Verdict::Legacy(_) => "legacy".into(),
         Verdict::Modern(_) => "modern".into(),
         Verdict::Rejected(rejection) => {
             format!("{} {}", rejection.status().as_u16(), rejection.code())
@@ -200,8 +200,9 @@ fn a_modern_client_is_told_what_the_operator_allows() {
 
 #[test]
 fn the_modern_era_has_neither_get_nor_delete() {
-    assert_eq!(bodiless(&headers(&[LEGACY])), Ok(()));
-    assert_eq!(bodiless(&headers(&[])), Ok(()));
+    let known = VersionHeader::Known(ProtocolVersion::V2025_11_25);
+    assert_eq!(bodiless(&headers(&[LEGACY])), Ok(known));
+    assert_eq!(bodiless(&headers(&[])), Ok(VersionHeader::Absent));
     let rejection = bodiless(&headers(&[MODERN])).unwrap_err();
     assert_eq!(rejection.status(), 405);
     let allow = rejection.header().map(|(_, value)| value);
@@ -211,7 +212,8 @@ fn the_modern_era_has_neither_get_nor_delete() {
 #[test]
 fn a_header_must_name_the_settled_version() {
     let settled = Some(ProtocolVersion::V2025_06_18);
-    let check = |fields: &[(&str, &str)]| check_version(&headers(fields), settled);
+    let check =
+        |fields: &[(&str, &str)]| check_version(headers::version(&headers(fields)), settled);
     assert_eq!(check(&[]), Ok(None));
     assert_eq!(check(&[(VERSION, "2025-06-18")]), Ok(settled));
     let Err(conflict) = check(&[LEGACY]) else {
@@ -231,7 +233,8 @@ fn a_header_must_name_the_settled_version() {
 #[test]
 fn the_header_of_initialize_must_not_contradict_its_body() {
     let message = Message::parse(Bytes::from_static(INITIALIZE.as_bytes())).unwrap();
-    let check = |fields: &[(&str, &str)]| check_initialize(&headers(fields), &message);
+    let check =
+        |fields: &[(&str, &str)]| check_initialize(headers::version(&headers(fields)), &message);
     assert_eq!(check(&[]), Ok(()));
     assert_eq!(check(&[LEGACY]), Ok(()));
     assert!(check(&[(VERSION, "2025-06-18")]).is_err());

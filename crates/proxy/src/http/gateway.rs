@@ -87,7 +87,7 @@ pub(super) fn at_once(reply: HttpReply) -> BoxFuture<HttpReply> {
 impl HttpService for HttpGateway {
     fn post(self: &Arc<Self>, headers: HeaderMap, payload: Payload) -> BoxFuture<HttpReply> {
         match classify::post(&headers, &payload, &self.shared.config.versions) {
-            Verdict::Legacy => self.legacy_post(headers, payload),
+            Verdict::Legacy(version) => self.legacy_post(headers, version, payload),
             Verdict::Modern(request) => {
                 Box::pin(Arc::clone(self).modern_post(headers, payload, request))
             }
@@ -99,7 +99,7 @@ impl HttpService for HttpGateway {
         let gateway = Arc::clone(self);
         Box::pin(async move {
             match classify::bodiless(&headers) {
-                Ok(()) => gateway.legacy_get(headers).await,
+                Ok(version) => gateway.legacy_get(headers, version).await,
                 Err(rejection) => HttpReply::Rejected(rejection),
             }
         })
@@ -109,7 +109,7 @@ impl HttpService for HttpGateway {
         let gateway = Arc::clone(self);
         Box::pin(async move {
             match classify::bodiless(&headers) {
-                Ok(()) => gateway.legacy_delete(headers).await,
+                Ok(version) => gateway.legacy_delete(headers, version).await,
                 Err(rejection) => HttpReply::Rejected(rejection),
             }
         })

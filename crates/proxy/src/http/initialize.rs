@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::classify;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Rejection, Side};
-use shadowcat_mcp::headers;
+use shadowcat_mcp::headers::{self, VersionHeader};
 use shadowcat_mcp::inspect;
 use shadowcat_mcp::message::{Message, RequestId};
 use shadowcat_mcp::method::Method;
@@ -30,10 +30,11 @@ impl HttpGateway {
     pub(super) async fn initialize(
         self: Arc<Self>,
         headers: HeaderMap,
+        version: VersionHeader,
         message: Message,
         id: RequestId,
     ) -> HttpReply {
-        if let Err(rejection) = self.begins_a_session(&headers, &message) {
+        if let Err(rejection) = self.begins_a_session(&headers, version, &message) {
             return HttpReply::Rejected(rejection);
         }
         let Some((pending, client)) = self.registry.prepare() else {
@@ -84,15 +85,20 @@ impl HttpGateway {
 
     /// Whether an `initialize` may open a session: its version channels agree, and it does not
     /// come in a session that exists.
-    fn begins_a_session(&self, headers: &HeaderMap, message: &Message) -> Result<(), Rejection> {
+    fn begins_a_session(
+        &self,
+        headers: &HeaderMap,
+        version: VersionHeader,
+        message: &Message,
+    ) -> Result<(), Rejection> {
         if headers::client_session_id(headers)?.is_some() {
-            self.client(headers)?;
+            self.client(headers, version)?;
             return Err(Rejection::InvalidRequest(
                 "this session is initialized; send initialize without Mcp-Session-Id for another"
                     .to_owned(),
             ));
         }
-        classify::check_initialize(headers, message)
+        classify::check_initialize(version, message)
     }
 }
 

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::classify;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Rejection, Side};
-use shadowcat_mcp::headers;
+use shadowcat_mcp::headers::{self, VersionHeader};
 use shadowcat_mcp::message::{Kind, Message, Payload, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::{Era, ProtocolVersion};
@@ -27,6 +27,7 @@ impl HttpGateway {
     pub(super) fn legacy_post(
         self: &Arc<Self>,
         headers: HeaderMap,
+        version: VersionHeader,
         payload: Payload,
     ) -> BoxFuture<HttpReply> {
         if let Payload::Single(message) = &payload
@@ -36,9 +37,9 @@ impl HttpGateway {
             } = message.kind()
         {
             let (message, id) = (message.clone(), id.clone());
-            return Box::pin(Arc::clone(self).initialize(headers, message, id));
+            return Box::pin(Arc::clone(self).initialize(headers, version, message, id));
         }
-        let client = match self.client(&headers) {
+        let client = match self.client(&headers, version) {
             Ok(client) => client,
             Err(rejection) => return at_once(HttpReply::Rejected(rejection)),
         };
@@ -51,16 +52,24 @@ impl HttpGateway {
     }
 
     /// The session that the headers name, with the version channels checked against it.
-    pub(super) fn client(&self, headers: &HeaderMap) -> Result<Arc<ClientSession>, Rejection> {
+    pub(super) fn client(
+        &self,
+        headers: &HeaderMap,
+        version: VersionHeader,
+    ) -> Result<Arc<ClientSession>, Rejection> {
         let id = headers::client_session_id(headers)?.ok_or(Rejection::SessionRequired)?;
         let client = self.registry.find(&id).ok_or(Rejection::UnknownSession)?;
-        let version = classify::check_version(headers, client.session.negotiated())?;
+        let version = classify::check_version(version, client.session.negotiated())?;
         client.session.validate(version);
         Ok(client)
     }
 
-    pub(super) async fn legacy_get(self: Arc<Self>, headers: HeaderMap) -> HttpReply {
-        let client = match self.client(&headers) {
+    pub(super) async fn legacy_get(
+        self: Arc<Self>,
+        headers: HeaderMap,
+        version: VersionHeader,
+    ) -> HttpReply {
+        let client = match self.client(&headers, version) {
             Ok(client) => client,
             Err(rejection) => return HttpReply::Rejected(rejection),
         };
@@ -87,8 +96,12 @@ impl HttpGateway {
         }
     }
 
-    pub(super) async fn legacy_delete(self: Arc<Self>, headers: HeaderMap) -> HttpReply {
-        match self.client(&headers) {
+    pub(super) async fn legacy_delete(
+        self: Arc<Self>,
+        headers: HeaderMap,
+        version: VersionHeader,
+    ) -> HttpReply {
+        match self.client(&headers, version) {
             Ok(client) => {
                 self.registry.end(&client).await;
                 HttpReply::Ended
