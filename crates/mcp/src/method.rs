@@ -28,6 +28,18 @@ macro_rules! methods {
                 }
             }
 
+            /// Its place in [`Method::KNOWN`]; the place after the last for any other method.
+            #[must_use]
+            pub fn place(&self) -> usize {
+                enum Place {
+                    $($variant,)*
+                }
+                match self {
+                    $(Method::$variant => Place::$variant as usize,)*
+                    Method::Other(_) => Self::KNOWN.len(),
+                }
+            }
+
             /// The name on the wire.
             #[must_use]
             pub fn as_str(&self) -> &str {
@@ -124,8 +136,11 @@ mod tests {
     fn every_known_name_reads_back() {
         for method in Method::KNOWN {
             assert_eq!(Method::from_name(method.as_str()), *method);
+            assert_eq!(Method::KNOWN.get(method.place()), Some(method));
         }
-        assert_eq!(Method::from_name("x/y"), Method::Other("x/y".into()));
+        let other = Method::from_name("x/y");
+        assert_eq!(other, Method::Other("x/y".into()));
+        assert_eq!(other.place(), Method::KNOWN.len());
     }
 
     #[test]

@@ -4,12 +4,12 @@
 //! Whoever runs an engine shows each of its moves to a [`Telemetry`], and metrics, spans and log
 //! lines are the same for all of them.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use prometheus_client::metrics::gauge::Gauge;
 use shadowcat_sse::reconnect::{Kind, Liveness, StateName};
 
-use crate::metrics::{LivenessLabels, Metrics, StreamLabels};
+use crate::metrics::{LivenessLabels, Metrics, StreamLabels, Table};
 
 mod telemetry;
 
@@ -26,17 +26,8 @@ pub struct Streams {
     livenesses: Gauges<{ Liveness::ALL.len() }>,
 }
 
-/// The gauges of a family with two labels, the first of them a stream's kind. A family hashes its
-/// labels for every move of every stream.
-struct Gauges<const N: usize>([[OnceLock<Gauge>; N]; Kind::ALL.len()]);
-
-impl<const N: usize> Gauges<N> {
-    fn new() -> Self {
-        Self(std::array::from_fn(|_| {
-            std::array::from_fn(|_| OnceLock::new())
-        }))
-    }
-}
+/// The gauges of a family whose first label is a stream's kind.
+type Gauges<const N: usize> = Table<Gauge, { Kind::ALL.len() }, N>;
 
 impl Streams {
     /// The streams of the server of this name.
@@ -45,14 +36,14 @@ impl Streams {
         Arc::new(Self {
             server: server.to_owned(),
             metrics,
-            states: Gauges::new(),
-            livenesses: Gauges::new(),
+            states: Gauges::default(),
+            livenesses: Gauges::default(),
         })
     }
 
     /// The streams of a kind that are in a state.
     fn in_state(&self, kind: Kind, state: StateName) -> &Gauge {
-        self.states.0[kind as usize][state as usize].get_or_init(|| {
+        self.states.get(kind as usize, state as usize, || {
             let labels = StreamLabels {
                 kind: kind.as_str(),
                 state: state.as_str(),
@@ -64,7 +55,7 @@ impl Streams {
 
     /// The streams of a kind that seem so alive.
     fn seeming(&self, kind: Kind, liveness: Liveness) -> &Gauge {
-        self.livenesses.0[kind as usize][liveness as usize].get_or_init(|| {
+        self.livenesses.get(kind as usize, liveness as usize, || {
             let labels = LivenessLabels {
                 kind: kind.as_str(),
                 liveness: liveness.as_str(),
