@@ -125,6 +125,11 @@ impl Default for OnWake {
 }
 
 impl OnWake {
+    /// What is polled from now on was never polled before. What was may still wake it: a poll in vain.
+    pub(crate) fn begin(&self) {
+        self.wakes.woken.store(true, Ordering::Release);
+    }
+
     /// Polls if it was woken since the last time.
     pub(crate) fn poll<T>(
         &self,
@@ -215,6 +220,22 @@ mod tests {
         sender.send(7).unwrap();
         assert_eq!(wakes.poll(&mut cx, &mut poll), Poll::Ready(Ok(7)));
         assert_eq!(polls, 2, "the first time, and once it was woken");
+    }
+
+    #[test]
+    fn what_begins_is_polled_without_a_wake() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (wakes, mut polls) = (OnWake::default(), 0);
+        let mut poll = |_: &mut Context<'_>| {
+            polls += 1;
+            Poll::<()>::Pending
+        };
+        assert!(wakes.poll(&mut cx, &mut poll).is_pending());
+        wakes.begin();
+        for _ in 0..3 {
+            assert!(wakes.poll(&mut cx, &mut poll).is_pending());
+        }
+        assert_eq!(polls, 2, "once each");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::Version;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -59,6 +60,7 @@ impl HttpEdge {
                 service: Arc::clone(&service),
                 state: ConnectionState::new(Arc::clone(&state)),
                 seat,
+                wakes: OnWake::default(),
             };
             // A child token of its own keeps connections from contending for one lock.
             let (stop, cut) = (stop.child_token(), cut.child_token());
@@ -147,6 +149,9 @@ struct Connection<S> {
     service: Arc<S>,
     state: Arc<ConnectionState>,
     seat: Seat,
+    /// Whether the answer that an HTTP/1.1 connection waits for was woken: it waits for one at a time,
+    /// and what knows the waker of the last one need not be told another.
+    wakes: OnWake,
 }
 
 impl<S: HttpService> Connection<S> {
@@ -167,13 +172,16 @@ impl<S: HttpService> Connection<S> {
         let connection = Arc::clone(&this);
         let answer = service_fn(move |request| {
             let this = Arc::clone(&connection);
-            let open = this.state.begin(request.version());
+            let version = request.version();
+            let open = this.state.begin(version);
             async move {
                 let response = if refused {
                     this.edge.turn_away(open)
                 } else {
                     let mut answer = pin!(this.edge.answer(&this.service, request, open));
-                    let wakes = OnWake::default();
+                    let own = (version == Version::HTTP_2).then(OnWake::default);
+                    let wakes = own.as_ref().unwrap_or(&this.wakes);
+                    wakes.begin();
                     poll_fn(|cx| wakes.poll(cx, |cx| answer.as_mut().poll(cx))).await
                 };
                 Ok::<_, Infallible>(response)
