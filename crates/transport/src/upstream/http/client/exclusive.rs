@@ -99,13 +99,15 @@ impl Exclusive {
         self.path.clone()
     }
 
-    /// Whether it can take a request now.
+    /// Whether it can take a request now. What comes later is seen by whoever uses it next.
     pub(super) fn is_ready(&mut self) -> bool {
-        // Nobody waits for it: what comes later is seen by whoever uses it next.
-        advance(
-            &mut self.connection,
-            &mut Context::from_waker(Waker::noop()),
-        );
+        // Most often it went on to wait for a request when the last response was over.
+        if !self.sender.is_ready() {
+            advance(
+                &mut self.connection,
+                &mut Context::from_waker(Waker::noop()),
+            );
+        }
         self.connection.is_some() && self.sender.is_ready()
     }
 }
