@@ -10,10 +10,10 @@ use std::task::{Context, Poll, ready};
 use http::HeaderMap;
 use parking_lot::Mutex;
 use shadowcat_mcp::fault::Fault;
+use shadowcat_mcp::inspect;
 use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::Era;
-use shadowcat_mcp::{headers, inspect};
 use shadowcat_sse::reconnect::{Kind as StreamKind, Opening};
 use tokio::time::timeout;
 use tracing::debug;
@@ -45,20 +45,15 @@ pub(crate) async fn open(
         current: Arc::clone(&current),
     };
     let kind = StreamKind::Listen;
-    let mut driver = Box::new(Driver::new(
-        Arc::clone(&shared),
-        kind,
-        Box::new(requests),
-        Some(permit),
-    ));
+    let driver = Driver::new(shared, kind, Box::new(requests), Some(permit));
+    let mut driver = Box::new(driver);
     driver.set_deadline(context.deadline);
     match driver.answer().await? {
         Answered::Whole(reply) => Ok(reply),
         Answered::Stream(head) => Ok(Reply::Stream {
-            headers: headers::to_client(&head.headers, shared.config.forward_auth),
+            headers: driver.to_client(&head),
             incoming: Incoming::new(Listening {
-                messages: Messages::new(Arc::clone(&shared), driver),
-                shared,
+                messages: Messages::new(driver),
                 id,
                 current,
                 acknowledged: false,
@@ -125,7 +120,6 @@ impl Opener for Requests {
 /// The one stream that the client sees.
 struct Listening {
     messages: Messages,
-    shared: Arc<Shared>,
     /// The client's request.
     id: RequestId,
     current: Arc<Mutex<Current>>,
@@ -141,7 +135,8 @@ impl Listening {
             Kind::Notification {
                 method: Method::SubscriptionsAcknowledged,
             } if std::mem::replace(&mut self.acknowledged, true) => {
-                debug!(server = %self.shared.name, "the subscription is acknowledged again");
+                let server = &self.messages.shared().name;
+                debug!(%server, "the subscription is acknowledged again");
                 return None;
             }
             _ => {}
@@ -156,7 +151,8 @@ impl Listening {
     fn respond(&mut self, message: Message) -> Option<Message> {
         let current = self.current.lock().id.clone();
         let Some(response) = answering(message, current.as_ref().unwrap_or(&self.id)) else {
-            self.shared.counters.metrics.stray_responses.inc();
+            let counters = &self.messages.shared().counters;
+            counters.metrics.stray_responses.inc();
             return None;
         };
         self.messages.done();

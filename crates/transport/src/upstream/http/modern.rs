@@ -99,13 +99,13 @@ async fn request(
         in_session: false,
     });
     let kind = StreamKind::ModernResponse;
-    let mut driver = Box::new(Driver::new(Arc::clone(&shared), kind, opener, Some(permit)));
+    let mut driver = Box::new(Driver::new(shared, kind, opener, Some(permit)));
     driver.set_deadline(context.deadline);
     match driver.answer().await? {
         Answered::Whole(reply) => Ok(reply),
         Answered::Stream(head) => Ok(Reply::Stream {
-            headers: headers::to_client(&head.headers, shared.config.forward_auth),
-            incoming: Incoming::new(ReplySource::new(shared, id, driver)),
+            headers: driver.to_client(&head),
+            incoming: Incoming::new(ReplySource::new(id, driver)),
         }),
         Answered::Accepted => Err(faults::not_a_request()),
     }

@@ -1,13 +1,11 @@
 //! The event stream that answers one POST.
 
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use shadowcat_mcp::fault::Fault;
 use shadowcat_mcp::message::{Message, RequestId};
 use tracing::debug;
 
-use super::Shared;
 use super::answer::answering;
 use super::driver::{Driver, Messages};
 use super::session::Adoption;
@@ -15,7 +13,6 @@ use crate::upstream::{Item, Source};
 
 /// See the [module](self).
 pub(crate) struct ReplySource {
-    shared: Arc<Shared>,
     /// The request that is being answered.
     id: RequestId,
     messages: Messages,
@@ -25,10 +22,9 @@ pub(crate) struct ReplySource {
 
 impl ReplySource {
     /// The answer to the request `id`, whose stream is open.
-    pub(crate) fn new(shared: Arc<Shared>, id: RequestId, driver: Box<Driver>) -> Self {
+    pub(crate) fn new(id: RequestId, driver: Box<Driver>) -> Self {
         Self {
-            messages: Messages::new(Arc::clone(&shared), driver),
-            shared,
+            messages: Messages::new(driver),
             id,
             adoption: None,
         }
@@ -45,7 +41,8 @@ impl ReplySource {
             return Some(message);
         }
         let Some(response) = answering(message, &self.id) else {
-            self.shared.counters.metrics.stray_responses.inc();
+            let counters = &self.messages.shared().counters;
+            counters.metrics.stray_responses.inc();
             debug!(id = %self.id, "dropped a response to another request");
             self.messages.reject();
             return None;

@@ -133,21 +133,24 @@ impl Session {
         let Kind::Request { id, method } = message.kind() else {
             return Err(faults::not_a_request().into());
         };
-        let (id, initializes) = (id.clone(), *method == Method::Initialize);
+        let id = id.clone();
+        let adopting = (*method == Method::Initialize).then(|| Arc::clone(&self));
         let shared = Arc::clone(&self.shared);
         let permit = shared.connections.exchange().await;
         let permit = permit.ok_or_else(faults::overloaded)?;
         let sibling = self.siblings.join(Some(&message));
-        let offered = initializes.then(Arc::<OnceLock<HeaderValue>>::default);
+        let offered = adopting
+            .is_some()
+            .then(Arc::<OnceLock<HeaderValue>>::default);
         let opener = Box::new(Exchange {
-            session: Arc::clone(&self),
+            session: self,
             delivery: Delivery::new(context.dispatched),
             message,
             extra: context.headers,
             offered: offered.clone(),
         });
         let kind = StreamKind::Response;
-        let driver = Driver::new(Arc::clone(&shared), kind, opener, Some(permit));
+        let driver = Driver::new(shared, kind, opener, Some(permit));
         let mut driver = Box::new(driver.beside(sibling));
         driver.set_deadline(context.deadline);
         let answered = driver.answer().await.map_err(|fault| Refused {
@@ -155,10 +158,9 @@ impl Session {
             status: driver.last_status(),
         })?;
         let offered = offered.and_then(|offered| offered.get().cloned());
-        let adoption = offered.map(|offered| Adoption {
-            session: self,
-            offered,
-        });
+        let adoption = adopting
+            .zip(offered)
+            .map(|(session, offered)| Adoption { session, offered });
         match answered {
             Answered::Whole(reply) => {
                 if let (Some(adoption), Reply::Json { message, .. }) = (adoption, &reply) {
@@ -167,8 +169,8 @@ impl Session {
                 Ok(reply)
             }
             Answered::Stream(head) => Ok(Reply::Stream {
-                headers: headers::to_client(&head.headers, shared.config.forward_auth),
-                incoming: Incoming::new(ReplySource::new(shared, id, driver).adopting(adoption)),
+                headers: driver.to_client(&head),
+                incoming: Incoming::new(ReplySource::new(id, driver).adopting(adoption)),
             }),
             Answered::Accepted => Err(faults::not_a_request().into()),
         }
@@ -333,13 +335,14 @@ impl Opener for Exchange {
 
 impl Exchange {
     fn post(&self, connected: Connected) -> BoxFuture<Opened> {
-        let shared = Arc::clone(&self.session.shared);
+        let session = Arc::clone(&self.session);
         let call = (self.session).post(&self.message, &self.extra, &self.delivery, connected);
         let offered = self.offered.clone();
         let expected = Expected::of(&self.message, Era::Legacy);
-        let in_session = self.session.id.get().is_some();
+        let in_session = session.id.get().is_some();
         Box::pin(async move {
-            let response = match driver::send(&shared, &call).await {
+            let shared = &session.shared;
+            let response = match driver::send(shared, &call).await {
                 Ok((_, response)) => response,
                 Err(failure) => return Opened::Failed(failure),
             };
@@ -348,7 +351,7 @@ impl Exchange {
             {
                 let _ = offered.set(id.clone());
             }
-            answer::to_post(&shared, response, &expected, in_session).await
+            answer::to_post(shared, response, &expected, in_session).await
         })
     }
 

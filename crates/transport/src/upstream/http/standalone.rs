@@ -18,10 +18,10 @@ pub(crate) async fn open(session: Arc<Session>) -> Option<Incoming> {
     let shared = Arc::clone(&session.shared);
     let sibling = session.siblings.join(None);
     let opener = Box::new(Gets(session));
-    let driver = Driver::new(Arc::clone(&shared), Kind::Standalone, opener, None);
+    let driver = Driver::new(shared, Kind::Standalone, opener, None);
     let mut driver = Box::new(driver.beside(sibling));
     let offered = driver.settled().await;
-    offered.then(|| Incoming::new(Messages::new(shared, driver)))
+    offered.then(|| Incoming::new(Messages::new(driver)))
 }
 
 struct Gets(Arc<Session>);

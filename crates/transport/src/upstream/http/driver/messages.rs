@@ -1,7 +1,6 @@
 //! The messages in a stream's events.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -21,7 +20,6 @@ const QUOTED_BYTES: usize = 100;
 
 /// A stream as a [`Source`] of messages.
 pub(crate) struct Messages {
-    shared: Arc<Shared>,
     driver: Box<Driver>,
     reader: Reader,
     /// The rest of a batch.
@@ -34,9 +32,8 @@ pub(crate) struct Messages {
 }
 
 impl Messages {
-    pub(crate) fn new(shared: Arc<Shared>, driver: Box<Driver>) -> Self {
+    pub(crate) fn new(driver: Box<Driver>) -> Self {
         Self {
-            shared,
             driver,
             reader: Reader::default(),
             pending: VecDeque::new(),
@@ -44,6 +41,11 @@ impl Messages {
             wanted_before: true,
             over: false,
         }
+    }
+
+    /// What all streams of the server share.
+    pub(crate) fn shared(&self) -> &Shared {
+        self.driver.shared()
     }
 
     /// The message that was given last is none that anybody wants: it does not make a connection
@@ -80,7 +82,7 @@ impl Source for Messages {
             match ready!(self.driver.poll_next(cx)) {
                 Next::Event(event) => {
                     self.wanted = false;
-                    match self.reader.read(event, &self.shared) {
+                    match self.reader.read(event, self.driver.shared()) {
                         Read::Nothing => self.driver.take_nothing(),
                         Read::Unreadable => {}
                         Read::Messages(payload) if !self.driver.takes(&payload) => {}

@@ -22,9 +22,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use http::StatusCode;
 use http::response::Parts;
+use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::fault::Fault;
+use shadowcat_mcp::headers;
 use shadowcat_mcp::message::Message;
 use shadowcat_sse::Event;
 use shadowcat_sse::reconnect::{self, Engine, Finish, Input, Kind, Opening, StateName, Trouble};
@@ -268,6 +269,16 @@ impl Driver {
     pub(crate) fn parked_fault(&self) -> Fault {
         let kind = reconnect::FaultKind::StreamEnded;
         self.fault(&reconnect::Fault::new(kind, reconnect::Executed::Unknown))
+    }
+
+    /// What all streams of its server share.
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The header fields of a stream's head that go to the client.
+    pub(crate) fn to_client(&self, head: &Parts) -> HeaderMap {
+        headers::to_client(&head.headers, self.shared.config.forward_auth)
     }
 
     /// What the stream is.
