@@ -7,7 +7,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use crate::fault::Rejection;
 use crate::inspect;
@@ -30,8 +30,9 @@ const PARAM_PREFIX: &str = "mcp-param-";
 /// How the official SDKs write what the answer to a POST may be; compared before it is parsed.
 const USUAL_ACCEPT: &str = "application/json, text/event-stream";
 
+const JSON_TYPE: &str = "application/json";
 /// The media type of JSON answers.
-pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub const JSON: HeaderValue = HeaderValue::from_static(JSON_TYPE);
 /// The media type of event streams.
 pub const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 
@@ -153,7 +154,7 @@ pub enum VersionHeader {
 /// Reads `MCP-Protocol-Version`.
 #[must_use]
 pub fn version(headers: &HeaderMap) -> VersionHeader {
-    let mut values = headers.get_all(PROTOCOL_VERSION).iter();
+    let mut values = headers.get_all(&PROTOCOL_VERSION).iter();
     let Some(first) = values.next() else {
         return VersionHeader::Absent;
     };
@@ -240,9 +241,13 @@ pub enum Content {
 #[must_use]
 pub fn content(headers: &HeaderMap) -> Content {
     let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if value == Some(JSON_TYPE.as_bytes()) {
+        // As it is most often, whole.
+        return Content::Json;
+    }
     let essence = value.and_then(|value| value.split(|byte| *byte == b';').next());
     match essence.map(<[u8]>::trim_ascii) {
-        Some(kind) if kind.eq_ignore_ascii_case(JSON.as_bytes()) => Content::Json,
+        Some(kind) if kind.eq_ignore_ascii_case(JSON_TYPE.as_bytes()) => Content::Json,
         Some(kind) if kind.eq_ignore_ascii_case(EVENT_STREAM.as_bytes()) => Content::EventStream,
         _ => Content::Other,
     }
@@ -298,7 +303,10 @@ fn is_credential(name: &HeaderName) -> bool {
 
 /// What `Connection` names is hop-by-hop, too.
 fn connection_options(headers: &HeaderMap) -> Vec<String> {
-    let values = headers.get_all(http::header::CONNECTION).iter();
+    if !headers.contains_key(CONNECTION) {
+        return Vec::new();
+    }
+    let values = headers.get_all(CONNECTION).iter();
     let text = values.filter_map(|value| value.to_str().ok());
     text.flat_map(|v| v.split(','))
         .map(|option| option.trim().to_ascii_lowercase())
