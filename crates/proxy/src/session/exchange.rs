@@ -10,6 +10,7 @@ mod listening;
 mod outgoing;
 mod progress;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -155,7 +156,11 @@ impl Exchange {
             self,
             |mut exchange| async move {
                 let span = Arc::clone(&exchange.span);
-                let outgoing = span.scope(exchange.next()).await?;
+                let outgoing = {
+                    // Pinned here, so that only a pointer moves into the scope.
+                    let next = pin!(exchange.next());
+                    span.scope(next).await?
+                };
                 Some((outgoing, exchange))
             },
         ))

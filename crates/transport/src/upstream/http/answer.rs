@@ -62,22 +62,56 @@ struct Question<'a> {
 }
 
 /// The answer to a POST; `in_session`: it was sent in a session of ours.
-pub(crate) async fn to_post(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn has a second place for its argument, the response"
+)]
+pub(crate) fn to_post(
     shared: &Shared,
-    response: Response<Incoming>,
+    mut response: Response<Incoming>,
     expected: &Expected,
     in_session: bool,
-) -> Opened {
-    if let Expected::Response(id, era) = expected {
-        let question = Question {
-            id,
-            era: *era,
-            in_session,
+) -> impl Future<Output = Opened> {
+    async move {
+        let Expected::Response(id, era) = expected else {
+            return Box::pin(to_one_way(shared, response, expected, in_session)).await;
         };
-        let answer = to_request(shared, response, &question).await;
-        return answer.unwrap_or_else(Opened::Failed);
+        let answer = match Shape::of(shared, &response) {
+            Shape::Stream => Ok(Opened::Stream(response)),
+            Shape::Whole => whole(shared, &mut response, id).await.map(Opened::Whole),
+            Shape::Failure => {
+                let question = Question {
+                    id,
+                    era: *era,
+                    in_session,
+                };
+                // Boxed: the future of every answer is as large as its largest path.
+                Err(Box::pin(failure(shared, response, &question)).await)
+            }
+        };
+        answer.unwrap_or_else(Opened::Failed)
     }
-    Box::pin(to_one_way(shared, response, expected, in_session)).await
+}
+
+/// What the head of an answer to a request announces.
+enum Shape {
+    Stream,
+    Whole,
+    Failure,
+}
+
+impl Shape {
+    fn of(shared: &Shared, response: &Response<Incoming>) -> Self {
+        let status = response.status();
+        if !status.is_success() || is_challenge(status) && shared.config.forward_auth {
+            return Self::Failure;
+        }
+        match headers::content(response.headers()) {
+            Content::EventStream if status == StatusCode::OK => Self::Stream,
+            Content::Json => Self::Whole,
+            _ => Self::Failure,
+        }
+    }
 }
 
 async fn to_one_way(
@@ -99,26 +133,19 @@ async fn to_one_way(
     })
 }
 
-async fn to_request(
+/// What is no answer to a request.
+async fn failure(
     shared: &Shared,
     response: Response<Incoming>,
     question: &Question<'_>,
-) -> Result<Opened, Box<Failure>> {
+) -> Box<Failure> {
     let status = response.status();
-    // Boxed: the future of every answer is as large as its largest path.
-    match status {
-        _ if is_challenge(status) && shared.config.forward_auth => {
-            Err(Box::pin(challenge(shared, response, question.in_session)).await)
-        }
-        _ if !status.is_success() => Err(Box::pin(refused(shared, response, question)).await),
-        _ => match headers::content(response.headers()) {
-            Content::EventStream if status == StatusCode::OK => Ok(Opened::Stream(response)),
-            Content::Json => {
-                let whole = Box::pin(whole(shared, response, question.id));
-                whole.await.map(Opened::Whole)
-            }
-            _ => Err(Box::pin(no_events(shared, response, question.in_session)).await),
-        },
+    if is_challenge(status) && shared.config.forward_auth {
+        challenge(shared, response, question.in_session).await
+    } else if status.is_success() {
+        no_events(shared, response, question.in_session).await
+    } else {
+        refused(shared, response, question).await
     }
 }
 
@@ -143,18 +170,17 @@ pub(crate) async fn to_get(
 
 async fn whole(
     shared: &Shared,
-    response: Response<Incoming>,
+    response: &mut Response<Incoming>,
     id: &RequestId,
 ) -> Result<Reply, Box<Failure>> {
     let limit = shared.config.max_message_size;
-    let (head, incoming) = response.into_parts();
     let patience = shared.config.reconnect.idle_timeout;
-    let bytes = body::collect(incoming, limit, &shared.budget, patience)
+    let bytes = body::collect(response.body_mut(), limit, &shared.budget, patience)
         .await
         .map_err(|error| unread(&error, limit))?;
     shared.counters.bytes_received.inc_by(bytes.len() as u64);
     if bytes.is_empty() {
-        return Err(empty(head.status));
+        return Err(empty(response.status()));
     }
     let no_response = |why: &str| {
         let detail = format!("the server's answer is no response to the request: {why}");
@@ -164,8 +190,8 @@ async fn whole(
     let message =
         answering(message, id).ok_or_else(|| no_response("it has another request's id"))?;
     Ok(Reply::Json {
-        status: head.status,
-        headers: headers::to_client(&head.headers, shared.config.forward_auth),
+        status: response.status(),
+        headers: headers::to_client(response.headers(), shared.config.forward_auth),
         message,
     })
 }

@@ -38,7 +38,7 @@ pub(crate) enum BodyError {
 /// The whole body, at most `limit` bytes. A body that arrived in one piece is not copied. One that
 /// has not begun is waited for, like a head; one that has may be silent for `patience` at a time.
 pub(crate) async fn collect(
-    body: Incoming,
+    body: &mut Incoming,
     limit: usize,
     budget: &ReadBudget,
     patience: Duration,
@@ -49,9 +49,13 @@ pub(crate) async fn collect(
 }
 
 /// What comes of a failure's body within [`FAILURE_TIME`], at most `limit` bytes.
-pub(crate) async fn collect_failure(body: Incoming, limit: usize, budget: &ReadBudget) -> Bytes {
+pub(crate) async fn collect_failure(
+    mut body: Incoming,
+    limit: usize,
+    budget: &ReadBudget,
+) -> Bytes {
     let mut held = Held::Nothing;
-    let reading = read_into(&mut held, body, limit, budget, Duration::MAX);
+    let reading = read_into(&mut held, &mut body, limit, budget, Duration::MAX);
     // Whatever ended it, what came is what there is.
     let _ = timeout(FAILURE_TIME, reading).await;
     held.freeze()
@@ -76,7 +80,7 @@ impl Held {
 
 async fn read_into(
     held: &mut Held,
-    mut body: Incoming,
+    body: &mut Incoming,
     limit: usize,
     budget: &ReadBudget,
     patience: Duration,
@@ -85,7 +89,7 @@ async fn read_into(
     if announced > limit as u64 {
         return Err(BodyError::TooLarge);
     }
-    match next_data(&mut body).await? {
+    match next_data(body).await? {
         None => return Ok(()),
         Some(first) if first.len() > limit => return Err(BodyError::TooLarge),
         Some(first) => *held = Held::One(first),
@@ -101,13 +105,13 @@ async fn read_into(
 /// The pieces after the first. `expected`: what the body announced, in bytes.
 async fn read_rest(
     held: &mut Held,
-    mut body: Incoming,
+    body: &mut Incoming,
     expected: usize,
     limit: usize,
     budget: &ReadBudget,
     patience: Duration,
 ) -> Result<(), BodyError> {
-    let Some(second) = more_data(&mut body, patience).await? else {
+    let Some(second) = more_data(body, patience).await? else {
         return Ok(());
     };
     let first = match &*held {
@@ -128,7 +132,7 @@ async fn read_rest(
         }
         hold(&mut share, len.max(expected)).await?;
         whole.extend_from_slice(&data);
-        next = more_data(&mut body, patience).await?;
+        next = more_data(body, patience).await?;
     }
     Ok(())
 }

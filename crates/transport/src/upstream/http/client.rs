@@ -19,7 +19,6 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::TryFutureExt as _;
 use http::{Request, Response, Uri};
 use shadowcat_sse::reconnect::Trouble;
 
@@ -39,16 +38,16 @@ impl Client {
     }
 
     /// Sends a request to `url`, whatever its own says. `connected` learns when it has its connection.
-    pub(crate) fn send(
+    /// The request is boxed, as it goes from hand to hand, and each would have a place for it.
+    pub(crate) async fn send(
         &self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         url: &Uri,
         connected: &Connected,
-    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> {
+    ) -> Result<Response<Incoming>, SendError> {
         let delivery = request.body().delivery();
-        // Boxed, as it goes from hand to hand, and each would have a place for it.
-        let response = self.0.send(Box::new(request), url, connected);
-        response.map_err(move |failed| SendError::new(failed, delivery.as_deref()))
+        let response = self.0.send(request, url, connected).await;
+        response.map_err(|failed| SendError::new(failed, delivery.as_deref()))
     }
 }
 

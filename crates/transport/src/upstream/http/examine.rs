@@ -182,7 +182,7 @@ impl Probe<'_> {
     }
 
     /// The response in an answer of either kind.
-    async fn response(&mut self, response: Response<Incoming>) -> Result<Message, String> {
+    async fn response(&mut self, mut response: Response<Incoming>) -> Result<Message, String> {
         let limit = self.shared.config.max_message_size;
         let raw = if headers::is_event_stream(response.headers()) {
             let mut body = response.into_body();
@@ -193,7 +193,7 @@ impl Probe<'_> {
             reading.map_err(|_| "no response in time".to_owned())??
         } else {
             let budget = &self.shared.budget;
-            let reading = collect(response.into_body(), limit, budget, STEP);
+            let reading = collect(response.body_mut(), limit, budget, STEP);
             let body = timeout(STEP, reading).await;
             let body = body.map_err(|_| "no whole body in time".to_owned())?;
             body.map_err(|error| format!("{error:?}"))?
@@ -236,7 +236,7 @@ impl Probe<'_> {
         let body = message.map_or_else(RequestBody::empty, |message| {
             RequestBody::new(message.raw().clone(), Delivery::new(Dispatched::default()))
         });
-        let mut request = Request::new(body);
+        let mut request = Box::new(Request::new(body));
         let mut fields = self.headers.clone();
         fields.remove(CONTENT_LENGTH);
         if message.is_none() {

@@ -150,8 +150,8 @@ impl Session {
             offered: offered.clone(),
         });
         let kind = StreamKind::Response;
-        let driver = Driver::new(shared, kind, opener, Some(permit));
-        let mut driver = Box::new(driver.beside(sibling));
+        let mut driver = Box::new(Driver::new(shared, kind, opener, Some(permit)));
+        driver.set_sibling(sibling);
         driver.set_deadline(context.deadline);
         let answered = driver.answer().await.map_err(|fault| Refused {
             fault,
@@ -262,7 +262,7 @@ impl Session {
         if self.id.get().is_none() {
             return;
         }
-        let mut request = Request::new(RequestBody::empty());
+        let mut request = Box::new(Request::new(RequestBody::empty()));
         *request.method_mut() = HttpMethod::DELETE;
         *request.headers_mut() = self.plain_headers();
         let ending = async {

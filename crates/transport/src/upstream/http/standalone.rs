@@ -18,8 +18,8 @@ pub(crate) async fn open(session: Arc<Session>) -> Option<Incoming> {
     let shared = Arc::clone(&session.shared);
     let sibling = session.siblings.join(None);
     let opener = Box::new(Gets(session));
-    let driver = Driver::new(shared, Kind::Standalone, opener, None);
-    let mut driver = Box::new(driver.beside(sibling));
+    let mut driver = Box::new(Driver::new(shared, Kind::Standalone, opener, None));
+    driver.set_sibling(sibling);
     let offered = driver.settled().await;
     offered.then(|| Incoming::new(Messages::new(driver)))
 }

@@ -96,7 +96,8 @@ impl Pool {
                     *request.uri_mut() = uri.clone();
                     *request.version_mut() = Version::HTTP_2;
                     let reused = place.reused;
-                    (place.send(*request).await, reused)
+                    // Boxed, as in `ready`.
+                    (Box::pin(place.send(*request)).await, reused)
                 }
             };
             let mut error = match result {

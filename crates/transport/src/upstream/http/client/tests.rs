@@ -71,8 +71,8 @@ async fn answer(mut pipe: DuplexStream, number: usize, requests: usize, targets:
     }
 }
 
-fn get() -> Request<RequestBody> {
-    let mut request = Request::new(RequestBody::empty());
+fn get() -> Box<Request<RequestBody>> {
+    let mut request = Box::new(Request::new(RequestBody::empty()));
     *request.method_mut() = Method::GET;
     request
 }

@@ -74,7 +74,7 @@ impl Call {
         self.headers.contains_key(headers::SESSION_ID)
     }
 
-    fn request(&self, shared: &Shared, url: &Uri) -> Request<RequestBody> {
+    fn request(&self, shared: &Shared, url: &Uri) -> Box<Request<RequestBody>> {
         let body = match &self.body {
             None => RequestBody::empty(),
             Some((body, delivery)) => {
@@ -82,7 +82,7 @@ impl Call {
                 RequestBody::new(body.clone(), Arc::clone(delivery))
             }
         };
-        let mut request = Request::new(body);
+        let mut request = Box::new(Request::new(body));
         *request.method_mut() = self.method.clone();
         let mut headers = HeaderMap::clone(&self.headers);
         if let Some((body, _)) = &self.body {
@@ -128,7 +128,8 @@ pub(crate) async fn send(
         }
         redirects += 1;
         led = Some(follow(url, &response, call.leg(), redirects)?);
-        body::discard(response.into_body()).await;
+        // Boxed: most requests are not redirected.
+        Box::pin(body::discard(response.into_body())).await;
     }
 }
 

@@ -154,11 +154,10 @@ impl Driver {
         }
     }
 
-    /// The same as a stream beside others of its session.
-    pub(crate) fn beside(mut self, sibling: Sibling) -> Self {
+    /// It is a stream beside others of its session.
+    pub(crate) fn set_sibling(&mut self, sibling: Sibling) {
         self.engine.digest_with(sibling.digests());
         self.sibling = Some(sibling);
-        self
     }
 
     /// Until when the answer is of use.
