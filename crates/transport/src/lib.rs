@@ -19,4 +19,5 @@ pub mod metrics;
 mod repoll;
 pub mod request_span;
 pub mod streams;
+pub mod timer;
 pub mod upstream;

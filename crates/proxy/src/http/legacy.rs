@@ -13,7 +13,6 @@ use shadowcat_mcp::version::{Era, ProtocolVersion};
 use shadowcat_store::{EventId, StreamNumber};
 use shadowcat_transport::downstream::HttpReply;
 use shadowcat_transport::upstream::BoxFuture;
-use tokio::time::timeout;
 
 use super::detach::Detaching;
 use super::events;
@@ -141,7 +140,7 @@ async fn answer(client: Arc<ClientSession>, outgoings: Outgoings, id: RequestId)
         config.stream_after
     };
     let mut outgoings = Detaching::new(session, outgoings);
-    let (headers, first) = match timeout(patience, outgoings.next()).await {
+    let (headers, first) = match session.timers.timeout(patience, outgoings.next()).await {
         Ok(Some(Outgoing::Response {
             headers, message, ..
         })) => return body(StatusCode::OK, headers, &message),

@@ -14,7 +14,6 @@ use shadowcat_mcp::message::Payload;
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::Era;
 use shadowcat_transport::downstream::HttpReply;
-use tokio::time::timeout;
 
 use super::events;
 use super::gateway::HttpGateway;
@@ -66,7 +65,8 @@ impl HttpGateway {
         } else {
             config.stream_after
         };
-        let first = match timeout(patience, outgoings.next()).await {
+        let timers = &self.modern.timers;
+        let first = match timers.timeout(patience, outgoings.next()).await {
             Ok(Some(Outgoing::Response {
                 status,
                 headers,

@@ -33,6 +33,7 @@ use shadowcat_sse::reconnect::{Input, Origin};
 use shadowcat_store::{AppendError, Class, Delivery, EventId, EventLog, SessionKey, StreamNumber};
 use shadowcat_transport::metrics::Metrics;
 use shadowcat_transport::streams::Streams;
+use shadowcat_transport::timer::Timers;
 use shadowcat_transport::upstream::Upstream;
 use tokio::sync::{Notify, OnceCell};
 use tokio::time::{Instant, sleep};
@@ -148,6 +149,8 @@ pub struct Session {
     /// Whether the event log has forgotten the session.
     forgotten: AtomicBool,
     activity: Activity,
+    /// For waits of its exchanges.
+    pub(crate) timers: Timers,
 }
 
 /// What keeps a session from being idle.
@@ -188,6 +191,7 @@ impl Session {
                 open: AtomicUsize::new(0),
                 last: Mutex::new(Instant::now()),
             },
+            timers: Timers::default(),
         })
     }
 

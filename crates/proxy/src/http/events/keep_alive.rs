@@ -1,10 +1,11 @@
 //! When a connection that carries a stream needs a sign of life.
 
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, Sleep};
+use shadowcat_transport::timer::Timer;
+use tokio::time::Instant;
 
 use crate::session::Shared;
 
@@ -13,7 +14,7 @@ pub(super) const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 /// The time for keep-alive comments on one connection.
 pub(super) struct KeepAlive {
-    sleep: Pin<Box<Sleep>>,
+    timer: Timer,
     period: Duration,
     last: Instant,
 }
@@ -27,7 +28,7 @@ impl KeepAlive {
             .mul_f64(0.8 + 0.4 * shared.entropy.fraction());
         let now = Instant::now();
         Self {
-            sleep: Box::pin(tokio::time::sleep_until(now + period)),
+            timer: Timer::new(now + period),
             period,
             last: now,
         }
@@ -39,16 +40,8 @@ impl KeepAlive {
 
     /// Ends when nothing was sent for a period.
     pub(super) async fn due(&mut self) {
-        loop {
-            self.sleep.as_mut().await;
-            let now = Instant::now();
-            let due = self.last + self.period;
-            if due <= now {
-                self.last = now;
-                self.sleep.as_mut().reset(now + self.period);
-                return;
-            }
-            self.sleep.as_mut().reset(due);
-        }
+        let due = self.last + self.period;
+        poll_fn(|cx| self.timer.poll(due, cx)).await;
+        self.last = Instant::now();
     }
 }

@@ -17,7 +17,6 @@ mod posting;
 mod taking;
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -29,7 +28,6 @@ use shadowcat_mcp::headers;
 use shadowcat_mcp::message::Message;
 use shadowcat_sse::Event;
 use shadowcat_sse::reconnect::{self, Engine, Finish, Input, Kind, Opening, StateName, Trouble};
-use tokio::time::Sleep;
 
 use super::client::Connected;
 use super::events::EventBody;
@@ -37,6 +35,7 @@ use super::permits::Permit;
 use super::siblings::Sibling;
 use super::{Shared, body, faults};
 use crate::streams::Telemetry;
+use crate::timer::Timer;
 use crate::upstream::{BoxFuture, Deadline, Reply};
 pub(crate) use attempt::{Call, Failure, Opened, send};
 pub(crate) use messages::{Messages, Read, Reader};
@@ -61,8 +60,7 @@ pub(crate) struct Driver {
     /// its place. A parked one gives it back.
     permit: Option<Permit>,
     permit_coming: Option<BoxFuture<Option<Permit>>>,
-    /// The earliest deadline, perhaps earlier than that of now.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
     /// When a parked stream is to be probed.
     probe_at: Option<Instant>,
     /// When bytes came last.

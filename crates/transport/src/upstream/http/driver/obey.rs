@@ -16,6 +16,7 @@ use super::super::client::Connected;
 use super::super::events::{BodyEnd, EventBody};
 use super::{Answered, Driver, Failure, Link, Opened, Standing, now};
 use crate::request_span::in_request;
+use crate::timer::Timer;
 
 impl Driver {
     /// Reads the open connection; `None` when it is not open any more.
@@ -226,18 +227,12 @@ impl Driver {
         self.observe();
     }
 
-    /// Waits until `until`, or a little less: what was armed for an earlier time stays armed.
     fn poll_timer(&mut self, until: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(until) = until.map(tokio::time::Instant::from_std) else {
             return Poll::Pending;
         };
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        if timer.deadline() > until || timer.is_elapsed() {
-            timer.as_mut().reset(until);
-        }
-        timer.as_mut().poll(cx)
+        let timer = self.timer.get_or_insert_with(|| Timer::new(until));
+        timer.poll(until, cx)
     }
 
     pub(super) fn observe(&mut self) {
