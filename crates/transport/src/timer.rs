@@ -5,11 +5,13 @@
 //! that is not needed any more stays set for the next who needs one ([`Timers`]): it fires now and
 //! then for nobody, and otherwise costs no more than a look.
 
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Timers kept for the next who needs one.
@@ -76,11 +78,12 @@ impl Timers {
             timers: self,
             timer: self.0.lock().pop(),
         };
-        std::future::poll_fn(|cx| lent.poll(until, cx)).await;
+        // Whatever `work` has spent of the task's budget, the time is looked at.
+        unconstrained(poll_fn(|cx| lent.poll(until, cx))).await;
     }
 }
 
-/// A timer in use; it goes back if it is still set.
+/// A timer in use; it goes back unless it has fired.
 struct Lent<'a> {
     timers: &'a Timers,
     timer: Option<Timer>,
@@ -95,9 +98,14 @@ impl Lent<'_> {
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        let Some(timer) = self.timer.take_if(|timer| !timer.0.is_elapsed()) else {
+        let Some(mut timer) = self.timer.take() else {
             return;
         };
+        // Nobody is woken by what is kept, nor kept in memory to be woken.
+        let mut nobody = Context::from_waker(Waker::noop());
+        if timer.0.as_mut().poll(&mut nobody).is_ready() {
+            return;
+        }
         let mut kept = self.timers.0.lock();
         if kept.len() < KEPT {
             kept.push(timer);
@@ -107,9 +115,13 @@ impl Drop for Lent<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, poll_fn, ready};
+    use std::future::{pending, ready};
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::task::Wake;
 
-    use tokio::time::sleep;
+    use tokio::task::consume_budget;
+    use tokio::time::{advance, sleep};
 
     use super::*;
 
@@ -127,7 +139,9 @@ mod tests {
         for set in [0, 1, 3, 5, 9] {
             let start = Instant::now();
             let mut timer = Timer::new(start + set * SECOND);
-            sleep(2 * SECOND).await;
+            let looked = poll_fn(|cx| timer.poll(start + set * SECOND, cx));
+            let _ = tokio::time::timeout(2 * SECOND, looked).await;
+            sleep_until(start + 2 * SECOND).await;
             for until in [5, 6] {
                 let until = start + until * SECOND;
                 poll_fn(|cx| timer.poll(until, cx)).await;
@@ -163,6 +177,45 @@ mod tests {
             let done = timers.timeout(5 * SECOND, sleep(SECOND)).await;
             assert_eq!(done, Ok(()));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_fires_too_early_for_its_second_user_is_set_anew() {
+        let timers = Timers::default();
+        let done = timers.timeout(2 * SECOND, sleep(SECOND)).await;
+        assert_eq!((done, kept(&timers)), (Ok(()), vec![SECOND]));
+        let start = Instant::now();
+        let late = timers.timeout(5 * SECOND, pending::<()>()).await;
+        assert_eq!((late, start.elapsed()), (Err(Elapsed), 5 * SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_spends_all_its_budget_does_not_hide_the_time() {
+        let timers = Timers::default();
+        let work = async {
+            for _ in 0..1_000_000 {
+                consume_budget().await;
+            }
+        };
+        tokio::spawn(advance(2 * SECOND));
+        assert_eq!(timers.timeout(SECOND, work).await, Err(Elapsed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_is_kept_knows_nobody() {
+        struct Nobody;
+        impl Wake for Nobody {
+            fn wake(self: Arc<Self>) {}
+        }
+        let (timers, nobody) = (Timers::default(), Arc::new(Nobody));
+        {
+            let waker = Waker::from(Arc::clone(&nobody));
+            let waiting = pin!(timers.timeout(SECOND, pending::<()>()));
+            let polled = waiting.poll(&mut Context::from_waker(&waker));
+            assert!(polled.is_pending());
+        }
+        assert_eq!(kept(&timers), [SECOND]);
+        assert_eq!(Arc::strong_count(&nobody), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,11 +1,11 @@
 //! A timer that is always about to fire while there is traffic.
 //!
 //! tokio wakes the thread that waits for I/O whenever a timer is set that is earlier than all
-//! others: a system call and a thread switch, several times an event stream, because streams set
-//! deadlines that are never reached. As long as some timer fires within [`BEAT`], no deadline of a
-//! request is ever the earliest, and setting one costs no more than a list insertion. The timers
-//! that stay set ([`crate::timer`]) do not do that: they are few, and fire seldom. Without traffic
-//! there are no beats.
+//! others: a system call and a thread switch, several times an event stream, because each stream
+//! sets deadlines that are never reached (its keep-alive, the silence of its server). As long as some
+//! timer fires within [`BEAT`], no deadline is ever the earliest, and setting one costs no more than a
+//! list insertion. What stays set between calls ([`crate::timer`]) does not replace it: that fires
+//! seconds apart. Without traffic there are no beats.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -76,7 +76,7 @@ pub(crate) fn to_post(
         let Expected::Response(id, era) = expected else {
             return Box::pin(to_one_way(shared, response, expected, in_session)).await;
         };
-        let answer = match Shape::of(shared, &response) {
+        let answer = match Shape::of(&response) {
             Shape::Stream => Ok(Opened::Stream(response)),
             Shape::Whole => whole(shared, &mut response, id).await.map(Opened::Whole),
             Shape::Failure => {
@@ -101,9 +101,9 @@ enum Shape {
 }
 
 impl Shape {
-    fn of(shared: &Shared, response: &Response<Incoming>) -> Self {
+    fn of(response: &Response<Incoming>) -> Self {
         let status = response.status();
-        if !status.is_success() || is_challenge(status) && shared.config.forward_auth {
+        if !status.is_success() {
             return Self::Failure;
         }
         match headers::content(response.headers()) {

@@ -36,7 +36,8 @@ pub(crate) enum BodyError {
 }
 
 /// The whole body, at most `limit` bytes. A body that arrived in one piece is not copied. One that
-/// has not begun is waited for, like a head; one that has may be silent for `patience` at a time.
+/// has not begun is waited for, like a head; one that has may be silent for `patience` at a time. The
+/// connection is free once the body is here.
 pub(crate) async fn collect(
     body: &mut Incoming,
     limit: usize,
@@ -45,6 +46,7 @@ pub(crate) async fn collect(
 ) -> Result<Bytes, BodyError> {
     let mut held = Held::Nothing;
     read_into(&mut held, body, limit, budget, patience).await?;
+    body.release();
     Ok(held.freeze())
 }
 

@@ -78,7 +78,7 @@ impl Exclusive {
             body,
             ended: false,
             home: Some((self, pool.clone())),
-            _stream: None,
+            stream: None,
         }))
     }
 
@@ -131,7 +131,7 @@ pub(crate) struct Incoming {
     /// HTTP/1.1: the connection, and where it goes when the body has ended.
     home: Option<(Box<Exclusive>, Pool)>,
     /// HTTP/2: its place on the connection.
-    _stream: Option<Stream>,
+    stream: Option<Stream>,
 }
 
 impl Incoming {
@@ -141,7 +141,20 @@ impl Incoming {
             body,
             ended: false,
             home: None,
-            _stream: Some(stream),
+            stream: Some(stream),
+        }
+    }
+
+    /// Gives the connection back, if the body is over: to be called where the body itself lives on.
+    pub(crate) fn release(&mut self) {
+        if !self.is_end_stream() {
+            return;
+        }
+        self.stream = None;
+        if let Some((mut exclusive, pool)) = self.home.take()
+            && exclusive.is_ready()
+        {
+            pool.put(exclusive);
         }
     }
 }
@@ -183,11 +196,6 @@ impl Body for Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        if self.is_end_stream()
-            && let Some((mut exclusive, pool)) = self.home.take()
-            && exclusive.is_ready()
-        {
-            pool.put(exclusive);
-        }
+        self.release();
     }
 }

@@ -21,13 +21,22 @@ struct Numbered {
     open: Arc<AtomicUsize>,
     /// What the requests named, in their order.
     targets: Targets,
+    /// Another field of its answers, and what comes after their bodies.
+    field: &'static str,
+    after: &'static str,
 }
 
 type Targets = Arc<Mutex<Vec<String>>>;
 
 impl Numbered {
     fn new(requests_each: usize) -> Arc<Self> {
+        Self::answering(requests_each, "", "")
+    }
+
+    fn answering(requests_each: usize, field: &'static str, after: &'static str) -> Arc<Self> {
         Arc::new(Self {
+            field,
+            after,
             connections: AtomicUsize::new(0),
             requests_each,
             open: Arc::default(),
@@ -42,16 +51,19 @@ impl Dial for Numbered {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let (requests, open) = (self.requests_each, Arc::clone(&self.open));
         let targets = Arc::clone(&self.targets);
+        let (field, after) = (self.field, self.after);
         open.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(async move {
-            answer(theirs, number, requests, &targets).await;
+            let answer =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n{field}\r\n{number}{after}");
+            answer_all(theirs, &answer, requests, &targets).await;
             open.fetch_sub(1, Ordering::SeqCst);
         });
         Box::pin(std::future::ready(Ok(Wire::new(ours))))
     }
 }
 
-async fn answer(mut pipe: DuplexStream, number: usize, requests: usize, targets: &Targets) {
+async fn answer_all(mut pipe: DuplexStream, answer: &str, requests: usize, targets: &Targets) {
     for _ in 0..requests {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -66,7 +78,6 @@ async fn answer(mut pipe: DuplexStream, number: usize, requests: usize, targets:
             .and_then(|rest| rest.split_once(" HTTP/1.1\r\n"));
         targets.lock().push(target.unwrap().0.to_owned());
         assert!(head.contains("host: server:8080\r\n"), "{head}");
-        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{number}");
         pipe.write_all(answer.as_bytes()).await.unwrap();
     }
 }
@@ -128,6 +139,36 @@ async fn a_connection_that_the_server_closed_is_replaced() {
     for number in ["0", "1", "2"] {
         assert_eq!(body(&client).await, number);
         tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_of_no_more_use_is_replaced_at_once() {
+    for (field, after) in [
+        ("connection: close\r\n", ""),
+        ("", "HTTP/1.1 200 Again\r\n\r\n"),
+    ] {
+        let server = Numbered::answering(10, field, after);
+        let client = Client::new(server.clone());
+        for number in ["0", "1", "2"] {
+            assert_eq!(body(&client).await, number, "{field:?} {after:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_was_read_in_place_frees_its_connection() {
+    let server = Numbered::new(10);
+    let client = Client::new(server.clone());
+    let url = url();
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let connected = Connected::default();
+        let mut response = client.send(get(), &url, &connected).await.unwrap();
+        let read = response.body_mut().collect().await.unwrap().to_bytes();
+        assert_eq!(read, "0", "the same connection");
+        response.body_mut().release();
+        held.push(response);
     }
 }
 
