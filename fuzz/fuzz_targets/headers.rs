@@ -147,7 +147,7 @@ fn judged(headers: &HeaderMap, payload: &Payload) {
         Message::parse(response.raw().clone()).expect("our own error is a message");
     }
     if let Payload::Single(message) = payload {
-        let _ = classify::check_initialize(headers, message);
+        let _ = classify::check_initialize(headers::version(headers), message);
     }
 }
 
