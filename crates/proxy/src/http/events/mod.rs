@@ -1,11 +1,11 @@
 //! Event streams toward HTTP clients.
 //!
-//! - [`live`]: the answer to a legacy POST. Whoever carries the bytes pulls the exchange; each
+//! - [`live()`]: the answer to a legacy POST. Whoever carries the bytes pulls the exchange; each
 //!   message is in the log before its bytes leave ([`feed`]). If the carrier is gone or replaced, a
 //!   task takes the rest into the log.
 //! - [`reader`]: what a GET gets: the log after a cursor, then what is still appended, until the
 //!   stream is finished; and the standalone stream.
-//! - [`modern`]: the answer to a modern POST: no ids, no log; dropping it is the cancel.
+//! - [`modern()`]: the answer to a modern POST: no ids, no log; dropping it is the cancel.
 //!
 //! From 2025-11-25 on a stream opens with an event that has an id, `retry` and empty data, so that a
 //! client cut before the first message can come back.

@@ -114,7 +114,7 @@ pub struct Engine {
 #[derive(Debug, Clone, Copy)]
 struct Shown {
     key: EventKey,
-    /// Whether the connection had been [`directed`](Connection::directed) before it.
+    /// Whether the connection had been [`directed`](connection::Connection::directed) before it.
     directed_before: bool,
 }
 
