@@ -1,10 +1,19 @@
 //! `shadowcat check` tells one server from another.
-#![allow(clippy::unwrap_used, reason = "a test's failure is a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "a test's failure is a panic that says why; its modules are its own"
+)]
+
+mod support;
 
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use shadowcat_testkit::fixture::{Answers, Eras, Fixture, Options};
+use support::upstream::{Answer, Upstream};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_shadowcat");
 
@@ -151,4 +160,60 @@ async fn what_cannot_be_used_gets_one_line_with_the_next_step() {
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(found["usable"], json!(false));
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// What answers is no MCP server, or not in a state to be one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_is_no_answer_gets_the_next_step() {
+    const PATH: &str = "is the URL's path right?";
+    const OTHER: &str = "is this the URL of an MCP server?";
+    const BEHIND: &str = "is the server behind it running?";
+    for (status, hint) in [
+        ("404 Not Found", PATH),
+        ("405 Method Not Allowed", PATH),
+        ("410 Gone", PATH),
+        ("501 Not Implemented", PATH),
+        ("204 No Content", OTHER),
+        ("400 Bad Request", OTHER),
+        ("415 Unsupported Media Type", OTHER),
+        ("421 Misdirected Request", OTHER),
+        ("500 Internal Server Error", "its log"),
+        ("502 Bad Gateway", BEHIND),
+        ("504 Gateway Timeout", BEHIND),
+        ("503 Service Unavailable", "try again later"),
+        ("302 Found\r\nlocation: /login", "give the URL"),
+        ("401 Unauthorized", "--header"),
+    ] {
+        let server = Upstream::start(move |_| Answer::whole(status, "", "")).await;
+        let output = check(&["--timeout", "60s", &server.url()]).await;
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(stderr.contains(&status[..3]), "{stderr}");
+        assert_eq!(stderr.matches(hint).count(), 1, "{stderr}");
+    }
+}
+
+/// A server that refuses `initialize` in words knows best.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_in_words_is_told() {
+    let refusal = json!({
+        "jsonrpc": "2.0", "id": null, "error": {"code": -32000, "message": "no such tenant"},
+    })
+    .to_string();
+    for status in [
+        "400 Bad Request",
+        "404 Not Found",
+        "500 Internal Server Error",
+    ] {
+        let refusal = refusal.clone();
+        let server = Upstream::start(move |_| {
+            Answer::whole(status, "content-type: application/json\r\n", &refusal)
+        })
+        .await;
+        let output = check(&[&server.url()]).await;
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("no such tenant"), "{stderr}");
+        assert!(stderr.contains(&status[..3]), "{stderr}");
+    }
 }

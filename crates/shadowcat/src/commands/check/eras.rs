@@ -135,17 +135,16 @@ fn body(response: &Message) -> Value {
     serde_json::from_str(body).unwrap_or_default()
 }
 
-/// What is wrong, and what to do next.
+/// What is wrong, and what to do next, as far as the fault does not say so itself.
 pub(super) fn explain(fault: &Fault) -> String {
+    if let Some(said) = fault.relayed.as_deref().and_then(inspect::error_text) {
+        return format!("{fault}; it says: {said}");
+    }
     let next = match fault.kind {
-        FaultKind::Unauthorized => {
-            "; give it credentials: --header 'Authorization: Bearer ${TOKEN}'"
-        }
         FaultKind::ContentType | FaultKind::BadResponse => {
             "; something answers here that does not speak MCP"
         }
-        // Of a server that is not there, and of a command that started and ended, the fault says so
-        // itself.
+        FaultKind::Redirect => "; give the URL that it leads to",
         FaultKind::ChildNotStarted => "; start the command by hand to see what it needs",
         _ => "",
     };

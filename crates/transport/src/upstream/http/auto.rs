@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use parking_lot::Mutex;
-use shadowcat_mcp::fault::Fault;
+use shadowcat_mcp::fault::{Fault, FaultKind};
 use shadowcat_mcp::inspect;
 use shadowcat_mcp::message::Message;
 use shadowcat_mcp::method::Method;
@@ -139,7 +139,7 @@ impl Auto {
             Err(refused) => refused,
         };
         if !suggests_legacy_sse(&refused) {
-            return Err(refused.fault);
+            return Err(with_hint(refused));
         }
         match legacy_sse::open(shared, &headers).await {
             Ok(opened) => {
@@ -177,18 +177,38 @@ impl Auto {
     }
 }
 
-/// Where nobody is found at all, the URL's path may be wrong.
+/// Says what to do next, unless the server explained itself.
 fn with_hint(refused: Refused) -> Fault {
     let fault = refused.fault;
-    match (refused.status, &fault.relayed) {
-        (Some(StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED), None) => {
+    let unexplained = fault.kind == FaultKind::Status && fault.relayed.is_none();
+    let status = refused.status.filter(|_| unexplained);
+    match status.and_then(next_step) {
+        Some(hint) => {
             let said = &fault.detail;
-            let hint =
-                format!("{said}; is the URL's path right? Servers are often at /mcp or /sse");
+            let hint = format!("{said}; {hint}");
             fault.because(hint)
         }
-        _ => fault,
+        None => fault,
     }
+}
+
+/// What to look at after a status that no MCP server gives to a sound `initialize`.
+fn next_step(status: StatusCode) -> Option<&'static str> {
+    Some(match status {
+        StatusCode::NOT_FOUND
+        | StatusCode::METHOD_NOT_ALLOWED
+        | StatusCode::GONE
+        | StatusCode::NOT_IMPLEMENTED => {
+            "is the URL's path right? Servers are often at /mcp or /sse"
+        }
+        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
+            "a gateway says so: is the server behind it running?"
+        }
+        StatusCode::SERVICE_UNAVAILABLE => "it may be starting or overloaded; try again later",
+        _ if status.is_server_error() => "its log may say why",
+        _ if status.is_client_error() || status.is_success() => "is this the URL of an MCP server?",
+        _ => return None,
+    })
 }
 
 /// Whether the refusal of an `initialize` may come from a server that knows no Streamable HTTP. A
