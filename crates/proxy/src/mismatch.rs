@@ -168,8 +168,9 @@ async fn probe(shared: &Shared) -> Speaks {
 /// One request on a leg of its own, which is closed afterwards.
 async fn ask(shared: &Shared, era: Era, request: Message) -> Option<Message> {
     let leg = shared.upstream.leg(era);
-    let asking = upstream::ask(&*leg, request);
-    let answer = tokio::time::timeout(PATIENCE, asking).await;
+    let deadline = Instant::now() + PATIENCE;
+    let asking = upstream::ask(&*leg, request, deadline);
+    let answer = tokio::time::timeout_at(deadline, asking).await;
     tokio::spawn(async move { leg.close().await });
     answer.ok()?.ok()
 }

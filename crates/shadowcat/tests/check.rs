@@ -168,6 +168,7 @@ async fn a_status_that_is_no_answer_gets_the_next_step() {
     const PATH: &str = "is the URL's path right?";
     const OTHER: &str = "is this the URL of an MCP server?";
     const BEHIND: &str = "is the server behind it running?";
+    const LATER: &str = "try again later";
     for (status, hint) in [
         ("404 Not Found", PATH),
         ("405 Method Not Allowed", PATH),
@@ -180,7 +181,9 @@ async fn a_status_that_is_no_answer_gets_the_next_step() {
         ("500 Internal Server Error", "its log"),
         ("502 Bad Gateway", BEHIND),
         ("504 Gateway Timeout", BEHIND),
-        ("503 Service Unavailable", "try again later"),
+        ("503 Service Unavailable", LATER),
+        ("503 Busy\r\nretry-after: 90", LATER),
+        ("429 Too Many Requests\r\nretry-after: 90", LATER),
         ("302 Found\r\nlocation: /login", "give the URL"),
         ("401 Unauthorized", "--header"),
     ] {

@@ -3,14 +3,21 @@
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
 use shadowcat_mcp::message::Message;
 
-use super::{Item, Leg, Reply, RequestContext};
+use tokio::time::Instant;
 
-/// Sends a request and reads to its response, past whatever comes before it.
+use super::{Deadline, Item, Leg, Reply, RequestContext};
+
+/// Sends a request and reads to its response, past whatever comes before it. A wait that a busy
+/// server asks for beyond `deadline` ends it at once; for the rest whoever asks looks at the time.
 ///
 /// # Errors
 /// The [`Fault`] that kept the response away.
-pub async fn ask(leg: &dyn Leg, request: Message) -> Result<Message, Fault> {
-    let mut incoming = match leg.request(request, RequestContext::default()).await? {
+pub async fn ask(leg: &dyn Leg, request: Message, deadline: Instant) -> Result<Message, Fault> {
+    let context = RequestContext {
+        deadline: Deadline::new(Some(deadline)),
+        ..RequestContext::default()
+    };
+    let mut incoming = match leg.request(request, context).await? {
         Reply::Json { message, .. } => return Ok(message),
         Reply::Stream { incoming, .. } | Reply::Pipe(incoming) => incoming,
         Reply::Refused { fault, .. } => return Err(*fault),

@@ -84,12 +84,12 @@ type Answer = Result<Message, Fault>;
 async fn questions(leg: &dyn Leg, end: Instant) -> (Option<Answer>, Option<Answer>) {
     let now = Instant::now();
     let soon = now + SILENCE.min(end.saturating_duration_since(now) / 2);
-    let mut discover = pin!(ask(leg, build::discover()));
+    let mut discover = pin!(ask(leg, build::discover(), end));
     let mut discovered = timeout_at(soon, &mut discover).await.ok();
     if discovered.as_ref().is_some_and(says_enough) {
         return (discovered, None);
     }
-    let mut initialize = pin!(eras::initialize(leg));
+    let mut initialize = pin!(eras::initialize(leg, end));
     loop {
         tokio::select! {
             biased;

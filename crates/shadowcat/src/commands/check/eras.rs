@@ -35,7 +35,8 @@ pub(super) struct Patience {
 
 /// What the server says as a modern one; `None` if it is none, or says nothing.
 pub(super) async fn modern(leg: &dyn Leg, patience: Patience) -> Option<EraFindings> {
-    let answer = timeout_at(patience.answer, ask(leg, build::discover())).await;
+    let asking = ask(leg, build::discover(), patience.answer);
+    let answer = timeout_at(patience.answer, asking).await;
     let response = answer.ok()?.ok()?;
     discovered(leg, &response, patience.end).await
 }
@@ -54,7 +55,7 @@ pub(super) async fn discovered(
 
 /// What the server says as a legacy one; `None` if it says nothing.
 pub(super) async fn legacy(leg: &dyn Leg, http: bool, patience: Patience) -> Option<Legacy> {
-    let answer = timeout_at(patience.answer, initialize(leg)).await;
+    let answer = timeout_at(patience.answer, initialize(leg, patience.answer)).await;
     match answer.ok()? {
         Ok(response) => Some(shake_hands(leg, &response, http, patience.end).await),
         Err(fault) => Some(Err(explain(&fault))),
@@ -62,8 +63,9 @@ pub(super) async fn legacy(leg: &dyn Leg, http: bool, patience: Patience) -> Opt
 }
 
 /// The answer to `initialize`.
-pub(super) async fn initialize(leg: &dyn Leg) -> Result<Message, Fault> {
-    ask(leg, build::initialize(ProtocolVersion::V2025_11_25)).await
+pub(super) async fn initialize(leg: &dyn Leg, deadline: Instant) -> Result<Message, Fault> {
+    let request = build::initialize(ProtocolVersion::V2025_11_25);
+    ask(leg, request, deadline).await
 }
 
 /// Goes on from the answer to `initialize`.
@@ -118,7 +120,7 @@ async fn count_tools(
 ) -> Option<usize> {
     let (mut count, mut cursor) = (0, None);
     for _ in 0..PAGES {
-        let answer = timeout_at(end, ask(leg, list(cursor))).await;
+        let answer = timeout_at(end, ask(leg, list(cursor), end)).await;
         let response = answer.ok()?.ok()?;
         let body = body(&response);
         count += body["tools"].as_array()?.len();
@@ -144,6 +146,7 @@ pub(super) fn explain(fault: &Fault) -> String {
         FaultKind::ContentType | FaultKind::BadResponse => {
             "; something answers here that does not speak MCP"
         }
+        FaultKind::RateLimited => "; try again later",
         FaultKind::Redirect => "; give the URL that it leads to",
         FaultKind::ChildNotStarted => "; start the command by hand to see what it needs",
         _ => "",
