@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use super::modern::speak_modern;
-use super::sse::speak_sse;
-use super::stdio;
 use super::{
     CallPlan, ClientCut, ClientPlan, Framing, Ids, Mode, Personality, Plan, Replay, Transport,
 };
+use super::{modern, sse, stdio};
 use crate::fault::Disaster;
 use crate::rng::Rng;
 use crate::wire::Manner;
@@ -47,62 +45,25 @@ impl Plan {
         } else {
             Mode::Forward
         };
-        let mut server = personality(&mut rng.fork());
-        // Behind what has no id nothing is asked for again.
-        server.store_only = server.transport == Transport::Streamable
-            && server.ids == Ids::All
-            && Rng::new(!seed).chance(20);
-        server.stalls =
-            server.transport != Transport::Stdio && Rng::new(seed.rotate_left(13)).chance(20);
-        odd_ids(&mut Rng::new(seed.rotate_left(7)), mode, &mut server);
+        let server = server(&mut rng.fork(), seed, mode);
         let troubled = draw == Draw::All && !rng.chance(5);
-        let count = match mode {
-            Mode::Forward => 1,
-            Mode::Reverse => rng.pick(&[1, 1, 1, 2, 2, 3]),
-        };
-        let count = if server.sessions { count } else { 1 };
-        let mut clients: Vec<_> = (0..count)
-            .map(|_| client(&mut rng.fork(), mode, &server, troubled))
-            .collect();
+        let mut clients = clients(&mut rng, mode, &server, troubled);
         let disasters = if troubled && rng.chance(45) {
             disasters(&mut rng.fork())
         } else {
             Vec::new()
         };
-        if server.transport == Transport::Sse {
-            speak_sse(&mut clients, server.comments.is_some());
-        }
-        if server.transport == Transport::Modern {
-            speak_modern(&mut clients, mode);
-        }
-        if server.replay == Replay::Session {
-            one_log(&mut clients, mode);
-        }
+        speak(&mut clients, mode, &server);
         let on_pipes = server.transport == Transport::Stdio;
         let children = match on_pipes {
-            true => {
-                stdio::speak_lines(&mut clients);
-                stdio::children(&mut Rng::new(!seed), troubled)
-            }
+            true => stdio::children(&mut Rng::new(!seed), troubled),
             false => Vec::new(),
         };
-        let hangs = children.iter().any(stdio::may_hang);
-        let hangs = hangs
-            || clients.iter().any(|client| {
-                client
-                    .calls
-                    .iter()
-                    .any(|call| call.post_faults.iter().any(may_hang))
-                    || server.transport == Transport::Sse
-                        && client.standing_faults.iter().any(may_hang)
-            });
+        let hangs =
+            children.iter().any(stdio::may_hang) || requests_may_hang(&clients, server.transport);
         let timed = hangs || !disasters.is_empty() || rng.chance(30);
         if !timed {
-            for call in clients.iter_mut().flat_map(|client| &mut client.calls) {
-                call.asks_before = call
-                    .asks_before
-                    .filter(|_| server.sessions && server.transport == Transport::Streamable);
-            }
+            ask_where_answers_come(&mut clients, &server);
         }
         let mut upstream_wire = manners(&mut rng);
         if on_pipes {
@@ -193,10 +154,37 @@ fn manners(rng: &mut Rng) -> [Manner; 2] {
     ]
 }
 
+/// The server. What has a source of its own moves nothing else that a seed means.
+fn server(rng: &mut Rng, seed: u64, mode: Mode) -> Personality {
+    let mut server = personality(rng);
+    // Behind what has no id nothing is asked for again.
+    server.store_only = server.transport == Transport::Streamable
+        && server.ids == Ids::All
+        && Rng::new(!seed).chance(20);
+    server.stalls =
+        server.transport != Transport::Stdio && Rng::new(seed.rotate_left(13)).chance(20);
+    odd_ids(&mut Rng::new(seed.rotate_left(7)), mode, &mut server);
+    server
+}
+
 fn personality(rng: &mut Rng) -> Personality {
+    let streamable = streamable(rng);
+    let modern = rng.chance(12);
+    if rng.chance(12) {
+        sse::server(streamable)
+    } else if modern {
+        modern::server(streamable)
+    } else if rng.chance(14) {
+        stdio::server(streamable)
+    } else {
+        streamable
+    }
+}
+
+fn streamable(rng: &mut Rng) -> Personality {
     let version = rng.pick(&["2025-11-25", "2025-11-25", "2025-06-18", "2025-03-26"]);
     let ids = rng.pick(&[Ids::All, Ids::All, Ids::All, Ids::All, Ids::Some, Ids::None]);
-    let drawn = Personality {
+    Personality {
         transport: Transport::Streamable,
         version,
         sessions: rng.chance(85),
@@ -220,50 +208,7 @@ fn personality(rng: &mut Rng) -> Personality {
         store_only: false,
         stalls: false,
         comments: rng.chance(30).then(|| ms(1000, 4000, rng)),
-    };
-    let modern = rng.chance(12);
-    if rng.chance(12) {
-        return Personality {
-            transport: Transport::Sse,
-            version: "2024-11-05",
-            sessions: true,
-            ids: Ids::None,
-            priming: false,
-            standalone: true,
-            retry: None,
-            ..drawn
-        };
     }
-    if modern {
-        return Personality {
-            transport: Transport::Modern,
-            version: "2026-07-28",
-            sessions: true,
-            ids: Ids::None,
-            priming: false,
-            standalone: true,
-            ..drawn
-        };
-    }
-    if rng.chance(14) {
-        return Personality {
-            transport: Transport::Stdio,
-            sessions: true,
-            ids: Ids::None,
-            priming: false,
-            standalone: true,
-            line_end: if drawn.line_end == "\r" {
-                "\n"
-            } else {
-                drawn.line_end
-            },
-            bom: false,
-            retry: None,
-            comments: None,
-            ..drawn
-        };
-    }
-    drawn
 }
 
 /// Servers that replay whole sessions, and servers whose ids are not unique in one.
@@ -279,6 +224,30 @@ fn odd_ids(rng: &mut Rng, mode: Mode, server: &mut Personality) {
     }
 }
 
+fn clients(rng: &mut Rng, mode: Mode, server: &Personality, troubled: bool) -> Vec<ClientPlan> {
+    let count = match mode {
+        Mode::Forward => 1,
+        Mode::Reverse => rng.pick(&[1, 1, 1, 2, 2, 3]),
+    };
+    let count = if server.sessions { count } else { 1 };
+    (0..count)
+        .map(|_| client(&mut rng.fork(), mode, server, troubled))
+        .collect()
+}
+
+/// Leaves the clients what they can do, and what can befall them, with this server.
+fn speak(clients: &mut [ClientPlan], mode: Mode, server: &Personality) {
+    match server.transport {
+        Transport::Streamable => {}
+        Transport::Sse => sse::speak(clients, server.comments.is_some()),
+        Transport::Modern => modern::speak(clients, mode),
+        Transport::Stdio => stdio::speak(clients),
+    }
+    if server.replay == Replay::Session {
+        one_log(clients, mode);
+    }
+}
+
 /// What a replay of the session can be asked for: nothing tells whose a question is.
 fn one_log(clients: &mut [ClientPlan], mode: Mode) {
     for client in clients {
@@ -289,6 +258,24 @@ fn one_log(clients: &mut [ClientPlan], mode: Mode) {
             // Without a header a cursor tells the stream, and a notice may be on any.
             client.notices.clear();
         }
+    }
+}
+
+/// Whether a request may wait for an answer that never comes.
+fn requests_may_hang(clients: &[ClientPlan], transport: Transport) -> bool {
+    clients.iter().any(|client| {
+        let mut posts = client.calls.iter().flat_map(|call| &call.post_faults);
+        posts.any(may_hang)
+            || transport == Transport::Sse && client.standing_faults.iter().any(may_hang)
+    })
+}
+
+/// Where no deadline ends a call, the server asks only if the answer is sure to find it: in a session
+/// over Streamable HTTP.
+fn ask_where_answers_come(clients: &mut [ClientPlan], server: &Personality) {
+    let asks = server.sessions && server.transport == Transport::Streamable;
+    for call in clients.iter_mut().flat_map(|client| &mut client.calls) {
+        call.asks_before = call.asks_before.filter(|_| asks);
     }
 }
 

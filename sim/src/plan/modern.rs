@@ -1,10 +1,23 @@
 //! What a plan may hold where everybody speaks 2026-07-28.
 
-use super::{ClientPlan, Mode};
+use super::{ClientPlan, Ids, Mode, Personality, Transport};
 use crate::fault::Fault;
 
+/// Such a server, as far as it is like this one.
+pub(super) fn server(like: Personality) -> Personality {
+    Personality {
+        transport: Transport::Modern,
+        version: "2026-07-28",
+        sessions: true,
+        ids: Ids::None,
+        priming: false,
+        standalone: true,
+        ..like
+    }
+}
+
 /// What is different where every request stands alone.
-pub(super) fn speak_modern(clients: &mut [ClientPlan], mode: Mode) {
+pub(super) fn speak(clients: &mut [ClientPlan], mode: Mode) {
     for client in clients {
         // Nothing is begun, so nothing can go wrong with it.
         client.handshake_faults.clear();

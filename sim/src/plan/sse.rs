@@ -1,10 +1,24 @@
 //! What a plan may hold where the server speaks HTTP+SSE (2024-11-05).
 
-use super::ClientPlan;
+use super::{ClientPlan, Ids, Personality, Transport};
 use crate::fault::{Fault, How};
 
+/// Such a server, as far as it is like this one.
+pub(super) fn server(like: Personality) -> Personality {
+    Personality {
+        transport: Transport::Sse,
+        version: "2024-11-05",
+        sessions: true,
+        ids: Ids::None,
+        priming: false,
+        standalone: true,
+        retry: None,
+        ..like
+    }
+}
+
 /// What is different where one stream is the session.
-pub(super) fn speak_sse(clients: &mut [ClientPlan], comments: bool) {
+pub(super) fn speak(clients: &mut [ClientPlan], comments: bool) {
     // Nobody can tell a silent stream that never had a comment from a quiet one.
     let heard = |fault: Fault| match fault {
         Fault::Cut {

@@ -2,13 +2,32 @@
 
 use std::time::Duration;
 
-use super::ClientPlan;
 use super::draw::{ms, spot};
+use super::{ClientPlan, Ids, Personality, Transport};
 use crate::fault::{ChildPlan, Fault, How, Start, Stubborn};
 use crate::rng::Rng;
 
+/// Such a server, as far as it is like this one.
+pub(super) fn server(like: Personality) -> Personality {
+    Personality {
+        transport: Transport::Stdio,
+        sessions: true,
+        ids: Ids::None,
+        priming: false,
+        standalone: true,
+        line_end: match like.line_end {
+            "\r" => "\n",
+            line_end => line_end,
+        },
+        bom: false,
+        retry: None,
+        comments: None,
+        ..like
+    }
+}
+
 /// What is different on a pair of pipes: there are no statuses, and whatever breaks breaks for all.
-pub(super) fn speak_lines(clients: &mut [ClientPlan]) {
+pub(super) fn speak(clients: &mut [ClientPlan]) {
     let on_pipe = |fault: &Fault| {
         matches!(
             fault,

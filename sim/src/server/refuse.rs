@@ -41,9 +41,8 @@ impl Server {
         fault: &Fault,
         id: &Value,
     ) -> io::Result<Kept> {
-        let is_sse = self.plan.server.transport == Transport::Sse;
         match *fault {
-            Fault::CloseUnexecuted => {
+            Fault::CloseUnexecuted | Fault::Truncated | Fault::Cut { .. } => {
                 ticket.settle(Fate::NoHead);
                 Ok(false)
             }
@@ -58,65 +57,16 @@ impl Server {
                 Ok(false)
             }
             Fault::Status { status, error } => {
-                ticket.settle(Fate::Status(status));
-                let (kind, body) = if error && !id.is_null() {
-                    let body = format!(
-                        r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32050,"message":"the server's own error, of a session with its database"}}}}"#
-                    );
-                    ("application/json", body)
-                } else {
-                    ("text/plain", String::new())
-                };
-                if self.plan.server.stalls && status != 204 {
-                    return stall(conn, ticket, status, kind, &body).await;
-                }
-                conn.write(&response(status, &[("content-type", kind)], &body))
-                    .await?;
-                Ok(true)
+                let id = Some(id).filter(|id| error && !id.is_null());
+                self.fail(conn, ticket, status, id).await
             }
-            Fault::Busy { status, after } => {
-                let seconds = match after {
-                    After::Absent => None,
-                    After::Seconds(n) | After::Date(n) => Some(n),
-                };
-                ticket.settle(Fate::Busy { status, seconds });
-                let value = match after {
-                    After::Absent => String::new(),
-                    After::Seconds(n) => format!("retry-after: {n}\r\n"),
-                    After::Date(n) => format!(
-                        "date: Sun, 06 Nov 1994 08:00:00 GMT\r\nretry-after: Sun, 06 Nov 1994 08:{:02}:{:02} GMT\r\n",
-                        n / 60,
-                        n % 60
-                    ),
-                };
-                let head = format!("HTTP/1.1 {status} Busy\r\n{value}content-length: 0\r\n\r\n");
-                conn.write(head.as_bytes()).await?;
-                Ok(true)
-            }
-            Fault::Forget { status }
-                if !self.plan.server.sessions
-                    || self.plan.server.transport == Transport::Modern =>
-            {
-                ticket.settle(Fate::Status(status));
-                plain(conn, status, "").await
-            }
-            Fault::Forget { status } => {
-                ticket.settle(Fate::SessionLost);
-                self.forget(session);
-                if status == 404 {
-                    return plain(conn, 404, "").await;
-                }
-                self.unknown_session(conn, status).await
-            }
+            Fault::Busy { status, after } => busy(conn, ticket, status, after).await,
+            Fault::Forget { status } => self.forget_and_say(conn, session, ticket, status).await,
             Fault::Redirect { status, good } => {
                 ticket.settle(Fate::Redirected { good });
-                let place = match good {
-                    true if is_sse && !session.name.is_empty() => endpoint(&session.name),
-                    true => "/mcp/moved".to_owned(),
-                    false => "ftp://elsewhere/mcp".to_owned(),
-                };
-                conn.write(&response(status, &[("location", &place)], ""))
-                    .await?;
+                let place = self.other_place(session, good);
+                let redirect = response(status, &[("location", &place)], "");
+                conn.write(&redirect).await?;
                 Ok(true)
             }
             Fault::Accepted => {
@@ -129,20 +79,89 @@ impl Server {
             }
             Fault::WrongType => {
                 ticket.settle(Fate::NoAnswer);
-                conn.write(&response(
-                    200,
-                    &[("content-type", "text/html")],
-                    "<p>hello</p>",
-                ))
-                .await?;
+                let page = response(200, &[("content-type", "text/html")], "<p>hello</p>");
+                conn.write(&page).await?;
                 Ok(true)
-            }
-            Fault::Truncated | Fault::Cut { .. } => {
-                ticket.settle(Fate::NoHead);
-                Ok(false)
             }
         }
     }
+
+    /// Answers with a status that means failure; with a JSON-RPC error where there is an id for it.
+    async fn fail(
+        &self,
+        conn: &mut Conn,
+        ticket: &Ticket<'_>,
+        status: u16,
+        id: Option<&Value>,
+    ) -> io::Result<Kept> {
+        ticket.settle(Fate::Status(status));
+        let (kind, body) = match id {
+            Some(id) => {
+                let body = format!(
+                    r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32050,"message":"the server's own error, of a session with its database"}}}}"#
+                );
+                ("application/json", body)
+            }
+            None => ("text/plain", String::new()),
+        };
+        if self.plan.server.stalls && status != 204 {
+            return stall(conn, ticket, status, kind, &body).await;
+        }
+        conn.write(&response(status, &[("content-type", kind)], &body))
+            .await?;
+        Ok(true)
+    }
+
+    /// Forgets the session and says so, where there is one to forget.
+    async fn forget_and_say(
+        &self,
+        conn: &mut Conn,
+        session: &Session,
+        ticket: &Ticket<'_>,
+        status: u16,
+    ) -> io::Result<Kept> {
+        let server = &self.plan.server;
+        if !server.sessions || server.transport == Transport::Modern {
+            ticket.settle(Fate::Status(status));
+            return plain(conn, status, "").await;
+        }
+        ticket.settle(Fate::SessionLost);
+        self.forget(session);
+        if status == 404 {
+            return plain(conn, 404, "").await;
+        }
+        self.unknown_session(conn, status).await
+    }
+
+    /// Where a redirect leads: to where the request is answered, or to where nobody may go.
+    fn other_place(&self, session: &Session, good: bool) -> String {
+        let is_sse = self.plan.server.transport == Transport::Sse;
+        match good {
+            true if is_sse && !session.name.is_empty() => endpoint(&session.name),
+            true => "/mcp/moved".to_owned(),
+            false => "ftp://elsewhere/mcp".to_owned(),
+        }
+    }
+}
+
+/// Answers that it has no time, and perhaps when it will have.
+async fn busy(conn: &mut Conn, ticket: &Ticket<'_>, status: u16, after: After) -> io::Result<Kept> {
+    let (seconds, fields) = match after {
+        After::Absent => (None, String::new()),
+        After::Seconds(n) => (Some(n), format!("retry-after: {n}\r\n")),
+        After::Date(n) => {
+            let (minute, second) = (n / 60, n % 60);
+            let fields = format!(
+                "date: Sun, 06 Nov 1994 08:00:00 GMT\r\n\
+                 retry-after: Sun, 06 Nov 1994 08:{minute:02}:{second:02} GMT\r\n"
+            );
+            (Some(n), fields)
+        }
+    };
+    ticket.settle(Fate::Busy { status, seconds });
+    let head = format!("HTTP/1.1 {status} Busy\r\n{fields}content-length: 0\r\n\r\n");
+    conn.write(head.as_bytes()).await?;
+    Ok(true)
 }
 
 /// How long the peer waits for the rest of the body of a failure.
