@@ -6,20 +6,20 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::classify::ModernRequest;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
 use shadowcat_mcp::headers;
-use shadowcat_mcp::message::Payload;
+use shadowcat_mcp::message::{Message, Payload, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::Era;
 use shadowcat_transport::downstream::HttpReply;
 
 use super::events;
 use super::gateway::HttpGateway;
-use super::legacy::{fault_body, refused};
+use super::legacy::{body, fault_body, refused};
 use crate::mismatch;
-use crate::session::Outgoing;
+use crate::session::{Outgoing, Outgoings};
 
 impl HttpGateway {
     pub(super) async fn modern_post(
@@ -38,27 +38,44 @@ impl HttpGateway {
         if let Err(fault) = self.shared.admits() {
             return fault_body(&fault, fault.status(Era::Modern), &id);
         }
-        let forwarded =
-            headers::to_upstream(&headers, Era::Modern, self.shared.config.forward_auth);
         if !self.modern.has_response_heads()
-            && let Some(error) = mismatch::check_pipe(&self.shared, &message).await
+            && let Some(refused) = self.refuse_for_pipe(&headers, &message, &method).await
         {
-            let status = http::StatusCode::BAD_REQUEST;
-            return HttpReply::Body {
-                status,
-                headers: HeaderMap::new(),
-                body: error.raw().clone(),
-            };
+            return refused;
         }
-        if method == Method::ToolsCall && !self.modern.has_response_heads() {
-            let params = &self.shared.tool_params;
-            if let Err(rejection) = params.check(&self.modern, &headers, &message).await {
-                return HttpReply::Rejected(rejection);
-            }
-        }
-        let mut outgoings =
+        let config = &self.shared.config;
+        let forwarded = headers::to_upstream(&headers, Era::Modern, config.forward_auth);
+        let outgoings =
             self.modern
                 .request_untracked(message.clone(), id.clone(), method, forwarded);
+        self.answer(&message, &id, outgoings).await
+    }
+
+    /// What a server that sees no headers, and may be of the other era, cannot refuse itself.
+    async fn refuse_for_pipe(
+        &self,
+        headers: &HeaderMap,
+        message: &Message,
+        method: &Method,
+    ) -> Option<HttpReply> {
+        if let Some(error) = mismatch::check_pipe(&self.shared, message).await {
+            return Some(body(StatusCode::BAD_REQUEST, HeaderMap::new(), &error));
+        }
+        if *method != Method::ToolsCall {
+            return None;
+        }
+        let params = &self.shared.tool_params;
+        let checked = params.check(&self.modern, headers, message).await;
+        checked.err().map(HttpReply::Rejected)
+    }
+
+    /// One body if the response is the first that comes, and comes soon; an event stream otherwise.
+    async fn answer(
+        &self,
+        message: &Message,
+        id: &RequestId,
+        mut outgoings: Outgoings,
+    ) -> HttpReply {
         let config = &self.shared.config;
         let patience = if self.modern.has_response_heads() {
             config.head_patience
@@ -66,32 +83,26 @@ impl HttpGateway {
             config.stream_after
         };
         let timers = &self.modern.timers;
-        let first = match timers.timeout(patience, outgoings.next()).await {
+        let (headers, first) = match timers.timeout(patience, outgoings.next()).await {
             Ok(Some(Outgoing::Response {
                 status,
                 headers,
                 message: response,
             })) => {
-                let response =
-                    mismatch::explain_to_modern(&self.shared, &message, status, response);
+                let response = mismatch::explain_to_modern(&self.shared, message, status, response);
                 let (status, response) = response.await;
-                return HttpReply::Body {
-                    status,
-                    headers,
-                    body: response.raw().clone(),
-                };
+                return body(status, headers, &response);
             }
             Ok(Some(Outgoing::Refused { refusal, .. })) => return refused(refusal),
             Ok(None) => {
                 let fault = Fault::new(Side::Upstream, FaultKind::StreamEnded, Executed::Unknown)
                     .because("the server ended its answer without a response");
-                return fault_body(&fault, fault.status(Era::Modern), &id);
+                return fault_body(&fault, fault.status(Era::Modern), id);
             }
             Ok(Some(Outgoing::StreamOpened { headers })) => (headers, None),
             Err(_) => (HeaderMap::new(), None),
             Ok(first) => (HeaderMap::new(), first),
         };
-        let (headers, first) = first;
         HttpReply::Events {
             headers,
             events: events::modern(&self.shared, outgoings, first),
