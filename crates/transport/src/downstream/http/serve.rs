@@ -1,5 +1,7 @@
 //! Accepting and serving connections, and ending them in order.
 
+mod wire;
+
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
@@ -21,10 +23,11 @@ use tracing::{debug, warn};
 
 use super::super::HttpService;
 use super::open::{ConnectionState, EdgeState};
-use super::stall::{Patience, Taken};
-use super::version::{Begun, HttpVersion};
+use super::stall::Patience;
+use super::version::HttpVersion;
 use super::{Accept, HEADER_BYTES, HttpEdge};
 use crate::repoll::{OnWake, Rounds};
+use wire::Wire;
 
 /// Connections beyond the limit that may be told so at the same time; more wait to be accepted.
 const MAX_REFUSALS: usize = 64;
@@ -194,7 +197,7 @@ impl<S: HttpService> Connection<S> {
         let mut abandoned = pin!(this.abandoned());
         let begun = tokio::select! {
             biased;
-            begun = Begun::new(Taken::new(io, patience.clone())) => begun,
+            begun = Wire::begin(io, patience.clone()) => begun,
             () = end.stop.cancelled() => return,
             () = abandoned.as_mut() => return,
         };

@@ -9,7 +9,7 @@
 //!
 //! A client that takes a little now and then is not cut, nor one for whom there is nothing.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
@@ -18,7 +18,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::info;
 
@@ -31,24 +30,23 @@ pub(super) struct Patience {
     pub(super) stalled: Counter,
 }
 
-/// A connection that fails when nothing could be written to it for too long.
-pub(super) struct Taken<I> {
-    io: I,
+/// Whether the client of a connection takes what is written to it.
+pub(super) struct Taken {
     patience: Patience,
     /// Set while a write waits.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl<I> Taken<I> {
-    pub(super) fn new(io: I, patience: Patience) -> Self {
+impl Taken {
+    pub(super) fn new(patience: Patience) -> Self {
         Self {
-            io,
             patience,
             timer: None,
         }
     }
 
-    fn watch<T>(
+    /// Fails a write that has waited for too long.
+    pub(super) fn watch<T>(
         &mut self,
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
@@ -67,48 +65,6 @@ impl<I> Taken<I> {
             "closing a connection: its client took nothing for too long"
         );
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for Taken<I> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for Taken<I> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.watch(cx, written)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.watch(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
     }
 }
 
