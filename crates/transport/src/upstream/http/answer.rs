@@ -7,9 +7,9 @@
 
 use std::time::SystemTime;
 
-use super::client::Incoming;
+use super::client::Received;
 use http::header::CONTENT_TYPE;
-use http::{Response, StatusCode};
+use http::StatusCode;
 use shadowcat_mcp::fault;
 use shadowcat_mcp::headers::{self, Content};
 use shadowcat_mcp::inspect;
@@ -68,7 +68,7 @@ struct Question<'a> {
 )]
 pub(crate) fn to_post(
     shared: &Shared,
-    mut response: Response<Incoming>,
+    mut response: Received,
     expected: &Expected,
     in_session: bool,
 ) -> impl Future<Output = Opened> {
@@ -101,7 +101,7 @@ enum Shape {
 }
 
 impl Shape {
-    fn of(response: &Response<Incoming>) -> Self {
+    fn of(response: &Received) -> Self {
         let status = response.status();
         if !status.is_success() {
             return Self::Failure;
@@ -116,7 +116,7 @@ impl Shape {
 
 async fn to_one_way(
     shared: &Shared,
-    response: Response<Incoming>,
+    response: Received,
     expected: &Expected,
     in_session: bool,
 ) -> Opened {
@@ -136,7 +136,7 @@ async fn to_one_way(
 /// What is no answer to a request.
 async fn failure(
     shared: &Shared,
-    response: Response<Incoming>,
+    response: Received,
     question: &Question<'_>,
 ) -> Box<Failure> {
     let status = response.status();
@@ -152,7 +152,7 @@ async fn failure(
 /// The answer to a GET.
 pub(crate) async fn to_get(
     shared: &Shared,
-    response: Response<Incoming>,
+    response: Received,
     in_session: bool,
 ) -> Opened {
     let status = response.status();
@@ -170,7 +170,7 @@ pub(crate) async fn to_get(
 
 async fn whole(
     shared: &Shared,
-    response: &mut Response<Incoming>,
+    response: &mut Received,
     id: &RequestId,
 ) -> Result<Reply, Box<Failure>> {
     let limit = shared.config.max_message_size;
@@ -240,7 +240,7 @@ pub(crate) fn answering(message: Message, id: &RequestId) -> Option<Message> {
 /// A success that is neither an event stream nor an answer.
 async fn no_events(
     shared: &Shared,
-    response: Response<Incoming>,
+    response: Received,
     in_session: bool,
 ) -> Box<Failure> {
     let status = response.status();
@@ -269,7 +269,7 @@ fn is_challenge(status: StatusCode) -> bool {
 /// 401 or 403, to be relayed.
 async fn challenge(
     shared: &Shared,
-    response: Response<Incoming>,
+    response: Received,
     in_session: bool,
 ) -> Box<Failure> {
     let (head, incoming) = response.into_parts();
@@ -297,7 +297,7 @@ async fn challenge(
 /// beside our error, because it tells their era.
 async fn refused(
     shared: &Shared,
-    response: Response<Incoming>,
+    response: Received,
     question: &Question<'_>,
 ) -> Box<Failure> {
     let (head, mut failure) =
@@ -327,7 +327,7 @@ async fn refused(
 /// session, which servers refuse without an id, with null or with words.
 async fn refusal(
     shared: &Shared,
-    response: Response<Incoming>,
+    response: Received,
     in_session: bool,
     asked: Option<&RequestId>,
 ) -> (http::response::Parts, Box<Failure>) {

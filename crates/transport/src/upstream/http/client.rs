@@ -19,11 +19,11 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::{Request, Response, Uri};
+use http::{Request, Uri};
 use shadowcat_sse::reconnect::Trouble;
 
 use super::dial::{self, Dial, DialError};
-pub(crate) use exclusive::Incoming;
+pub(crate) use exclusive::{Incoming, Received};
 pub(crate) use pool::host;
 use pool::{Failed, Pool};
 pub(crate) use request::{Delivery, RequestBody};
@@ -44,7 +44,7 @@ impl Client {
         request: Box<Request<RequestBody>>,
         url: &Uri,
         connected: &Connected,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Received, SendError> {
         let delivery = request.body().delivery();
         let response = self.0.send(request, url, connected).await;
         response.map_err(|failed| SendError::new(failed, delivery.as_deref()))

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 
 use shadowcat_mcp::handshake::InitializeResult;
@@ -22,7 +22,7 @@ use shadowcat_sse::{Decoder, Item, Limits};
 use tokio::time::timeout;
 
 use super::body::{collect, discard};
-use super::client::{Connected, Delivery, Incoming, RequestBody};
+use super::client::{Connected, Delivery, Incoming, Received, RequestBody};
 use super::{HttpUpstream, Shared};
 use crate::upstream::Dispatched;
 
@@ -182,7 +182,7 @@ impl Probe<'_> {
     }
 
     /// The response in an answer of either kind.
-    async fn response(&mut self, mut response: Response<Incoming>) -> Result<Message, String> {
+    async fn response(&mut self, mut response: Received) -> Result<Message, String> {
         let limit = self.shared.config.max_message_size;
         let raw = if headers::is_event_stream(response.headers()) {
             let mut body = response.into_body();
@@ -232,7 +232,7 @@ impl Probe<'_> {
         method: Method,
         message: Option<&Message>,
         cursor: Option<&Bytes>,
-    ) -> Result<Response<Incoming>, String> {
+    ) -> Result<Received, String> {
         let body = message.map_or_else(RequestBody::empty, |message| {
             RequestBody::new(message.raw().clone(), Delivery::new(Dispatched::default()))
         });
@@ -258,6 +258,6 @@ impl Probe<'_> {
     }
 }
 
-fn is_stream(response: &Response<Incoming>) -> bool {
+fn is_stream(response: &Received) -> bool {
     response.status() == StatusCode::OK && headers::is_event_stream(response.headers())
 }

@@ -63,23 +63,23 @@ impl Exclusive {
         mut self: Box<Self>,
         request: Box<Request<RequestBody>>,
         pool: &Pool,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+    ) -> Result<Received, Unanswered> {
         let this = &mut *self;
         let mut response = std::pin::pin!(this.sender.try_send_request(*request));
-        let response = std::future::poll_fn(|cx| {
+        let mut response = std::future::poll_fn(|cx| {
             this.rounds.poll(cx, POLLS, |cx| {
                 advance(&mut this.connection, cx);
-                response.as_mut().poll(cx)
+                let answered = response.as_mut().poll(cx);
+                let received = answered.map_ok(|response| {
+                    Box::new(response.map(|body| Incoming::new(body, None)))
+                });
+                received.map_err(Box::new)
             })
         })
         .await?;
         self.reused = true;
-        Ok(response.map(|body| Incoming {
-            body,
-            ended: false,
-            home: Some((self, pool.clone())),
-            stream: None,
-        }))
+        response.body_mut().home = Some((self, pool.clone()));
+        Ok(response)
     }
 
     /// What a request on it has to name so that it gets to `uri`.
@@ -124,6 +124,12 @@ fn advance(
     }
 }
 
+/// A response, boxed where it first shows, as it goes from hand to hand.
+pub(crate) type Received = Box<Response<Incoming>>;
+
+/// Why there is none, with the request if nothing of it was written.
+pub(super) type Unanswered = Box<TrySendError<Request<RequestBody>>>;
+
 /// A response's body, with the connection that brings it.
 pub(crate) struct Incoming {
     body: hyper::body::Incoming,
@@ -135,13 +141,13 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// A body whose connection is driven elsewhere (HTTP/2).
-    pub(super) fn shared(body: hyper::body::Incoming, stream: Stream) -> Self {
+    /// A body whose connection is driven elsewhere (HTTP/2), or will be given to it.
+    pub(super) fn new(body: hyper::body::Incoming, stream: Option<Stream>) -> Self {
         Self {
             body,
             ended: false,
             home: None,
-            stream: Some(stream),
+            stream,
         }
     }
 

@@ -6,13 +6,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::header::HOST;
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderValue, Request, Uri, Version};
 use hyper_util::client::legacy::connect::Connection as _;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Connected;
-use super::exclusive::{Exclusive, Incoming};
+use super::exclusive::{Exclusive, Received};
 use super::request::RequestBody;
 use super::shared::{Place, SharedConnections};
 use crate::upstream::http::dial::{Dial, DialError};
@@ -81,7 +81,7 @@ impl Pool {
         mut request: Box<Request<RequestBody>>,
         uri: &Uri,
         connected: &Connected,
-    ) -> Result<Response<Incoming>, Failed> {
+    ) -> Result<Received, Failed> {
         loop {
             let ready = self.ready(uri).await?;
             connected.set();

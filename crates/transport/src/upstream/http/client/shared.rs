@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::client::conn::{TrySendError, http2};
+use http::Request;
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 
-use super::exclusive::Incoming;
+use super::exclusive::{Incoming, Received, Unanswered};
 use super::request::RequestBody;
 use crate::upstream::http::dial::Wire;
 
@@ -143,8 +143,10 @@ impl Place {
     pub(super) async fn send(
         mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        let response = self.sender.try_send_request(request).await?;
-        Ok(response.map(|body| Incoming::shared(body, self.stream)))
+    ) -> Result<Received, Unanswered> {
+        let response = self.sender.try_send_request(request).await;
+        let response = response.map_err(Box::new)?;
+        let incoming = |body| Incoming::new(body, Some(self.stream));
+        Ok(Box::new(response.map(incoming)))
     }
 }

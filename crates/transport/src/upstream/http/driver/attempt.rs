@@ -5,23 +5,22 @@
 
 use std::sync::Arc;
 
-use super::super::client::Incoming;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, LOCATION};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use shadowcat_mcp::headers;
 use shadowcat_mcp::message::Message;
 use shadowcat_sse::reconnect::classify::MAX_REDIRECTS;
 use shadowcat_sse::reconnect::{Leg, Trouble, may_follow};
 
-use super::super::client::{Connected, Delivery, RequestBody, SendError};
+use super::super::client::{Connected, Delivery, Received, RequestBody, SendError};
 use super::super::{Shared, body, target};
 use crate::upstream::Reply;
 
 /// What became of an attempt.
 pub(crate) enum Opened {
     /// 200 with an event stream.
-    Stream(Response<Incoming>),
+    Stream(Received),
     /// The whole answer.
     Whole(Reply),
     /// A message that wants no answer was accepted.
@@ -113,7 +112,7 @@ impl Call {
 pub(crate) async fn send(
     shared: &Shared,
     call: &Call,
-) -> Result<(Option<Uri>, Response<Incoming>), Box<Failure>> {
+) -> Result<(Option<Uri>, Received), Box<Failure>> {
     let first = call.elsewhere.as_ref().unwrap_or(&shared.config.url);
     let (mut led, mut redirects) = (None, 0);
     loop {
@@ -164,7 +163,7 @@ fn unsent(server: &str, error: &SendError) -> Box<Failure> {
 /// Where a redirected request goes.
 fn follow(
     from: &Uri,
-    response: &Response<Incoming>,
+    response: &Received,
     leg: Leg,
     redirects: u8,
 ) -> Result<Uri, Box<Failure>> {

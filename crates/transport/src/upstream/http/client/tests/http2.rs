@@ -1,6 +1,7 @@
 //! Connections that many requests share.
 
 use h2::server::SendResponse;
+use http::Response;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
