@@ -350,6 +350,23 @@ pub fn detached(headers: &HeaderMap) -> HeaderMap {
     own
 }
 
+/// Header fields of an answer on its way to the client. Small, as an answer goes from hand to hand;
+/// most often there are none.
+#[derive(Debug, Default)]
+pub struct Fields(Option<Box<HeaderMap>>);
+
+impl From<HeaderMap> for Fields {
+    fn from(headers: HeaderMap) -> Self {
+        Self((!headers.is_empty()).then(|| Box::new(headers)))
+    }
+}
+
+impl From<Fields> for HeaderMap {
+    fn from(fields: Fields) -> Self {
+        fields.0.map_or_else(Self::new, |headers| *headers)
+    }
+}
+
 /// The server's header fields that go to the client.
 #[must_use]
 pub fn to_client(headers: &HeaderMap, forward_auth: bool) -> HeaderMap {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http::{HeaderMap, StatusCode};
+use shadowcat_mcp::headers::Fields;
 use shadowcat_mcp::message::Payload;
 use shadowcat_transport::downstream::http::{HttpEdge, HttpEdgeConfig, Tcp};
 use shadowcat_transport::downstream::{HttpReply, HttpService};
@@ -36,7 +37,7 @@ impl HttpService for Service {
         Box::pin(async {
             HttpReply::Body {
                 status: StatusCode::OK,
-                headers: HeaderMap::new(),
+                headers: Fields::default(),
                 body: Bytes::from_static(b"{}"),
             }
         })
@@ -46,7 +47,7 @@ impl HttpService for Service {
         if headers.contains_key("last-event-id") {
             let event = Bytes::from(format!("data: {}\n\n", "x".repeat(8192)));
             let events = futures_util::stream::repeat(event).boxed();
-            let headers = HeaderMap::new();
+            let headers = Fields::default();
             return Box::pin(async { HttpReply::Events { headers, events } });
         }
         let late = futures_util::stream::once(async {
@@ -55,7 +56,7 @@ impl HttpService for Service {
         });
         let first = futures_util::stream::iter([Bytes::from_static(b"data: first\n\n")]);
         let events = first.chain(late).boxed();
-        let headers = HeaderMap::new();
+        let headers = Fields::default();
         Box::pin(async { HttpReply::Events { headers, events } })
     }
 

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::classify;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Rejection, Side};
-use shadowcat_mcp::headers::{self, VersionHeader};
+use shadowcat_mcp::headers::{self, Fields, VersionHeader};
 use shadowcat_mcp::inspect;
 use shadowcat_mcp::message::{Message, RequestId};
 use shadowcat_mcp::method::Method;
@@ -44,7 +44,7 @@ impl HttpGateway {
         let forwarded =
             headers::to_upstream(&headers, Era::Legacy, self.shared.config.forward_auth);
         if let Err(error) = session.begin_handshake(&message, &forwarded) {
-            return body(StatusCode::OK, HeaderMap::new(), &error.to_response(&id));
+            return body(StatusCode::OK, Fields::default(), &error.to_response(&id));
         }
         let request = message.clone();
         let mut handshaking =
@@ -127,14 +127,15 @@ impl Handshaking {
     fn succeeded(
         mut self,
         client: &ClientSession,
-        mut headers: HeaderMap,
+        headers: Fields,
         message: &Message,
     ) -> HttpReply {
         if let Some(pending) = self.pending.take() {
             pending.list();
         }
+        let mut headers = HeaderMap::from(headers);
         headers::insert_session_id(&mut headers, &client.id);
-        body(StatusCode::OK, headers, message)
+        body(StatusCode::OK, headers.into(), message)
     }
 }
 

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::classify;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Rejection, Side};
-use shadowcat_mcp::headers::{self, VersionHeader};
+use shadowcat_mcp::headers::{self, Fields, VersionHeader};
 use shadowcat_mcp::message::{Kind, Message, Payload, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::{Era, ProtocolVersion};
@@ -85,7 +85,7 @@ impl HttpGateway {
         };
         match events {
             Ok(Some(events)) => HttpReply::Events {
-                headers: HeaderMap::new(),
+                headers: Fields::default(),
                 events,
             },
             // A stream without events would be asked for again; 204 says that there is no more
@@ -150,9 +150,9 @@ async fn answer(client: Arc<ClientSession>, outgoings: Outgoings, id: RequestId)
                 .because("the client cancelled this request");
             return fault_body(&fault, fault.status(Era::Legacy), &id);
         }
-        Ok(Some(Outgoing::Message(message))) => (HeaderMap::new(), Some(message)),
+        Ok(Some(Outgoing::Message(message))) => (Fields::default(), Some(message)),
         Ok(Some(Outgoing::StreamOpened { headers })) => (headers, None),
-        Err(_) => (HeaderMap::new(), None),
+        Err(_) => (Fields::default(), None),
     };
     match outgoings.take() {
         Some(outgoings) => HttpReply::Events {
@@ -203,7 +203,7 @@ async fn post_batch(
     }
     match merged.and_then(Detaching::take) {
         Some(outgoings) => HttpReply::Events {
-            headers: HeaderMap::new(),
+            headers: Fields::default(),
             events: events::live(client, outgoings, None),
         },
         None => HttpReply::Accepted,
@@ -226,7 +226,7 @@ pub(super) fn refused(refusal: Refusal) -> HttpReply {
     }
 }
 
-pub(super) fn body(status: StatusCode, headers: HeaderMap, message: &Message) -> HttpReply {
+pub(super) fn body(status: StatusCode, headers: Fields, message: &Message) -> HttpReply {
     HttpReply::Body {
         status,
         headers,
@@ -236,5 +236,5 @@ pub(super) fn body(status: StatusCode, headers: HeaderMap, message: &Message) ->
 
 /// A fault in the place of a response, with the status that its era and method give it.
 pub(super) fn fault_body(fault: &Fault, status: StatusCode, id: &RequestId) -> HttpReply {
-    body(status, fault.headers(status), &fault.to_response(id))
+    body(status, fault.headers(status).into(), &fault.to_response(id))
 }

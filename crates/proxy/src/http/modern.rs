@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::classify::ModernRequest;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
-use shadowcat_mcp::headers;
+use shadowcat_mcp::headers::{self, Fields};
 use shadowcat_mcp::message::{Message, Payload, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::Era;
@@ -59,7 +59,7 @@ impl HttpGateway {
         method: &Method,
     ) -> Option<HttpReply> {
         if let Some(error) = mismatch::check_pipe(&self.shared, message).await {
-            return Some(body(StatusCode::BAD_REQUEST, HeaderMap::new(), &error));
+            return Some(body(StatusCode::BAD_REQUEST, Fields::default(), &error));
         }
         if *method != Method::ToolsCall {
             return None;
@@ -100,8 +100,8 @@ impl HttpGateway {
                 return fault_body(&fault, fault.status(Era::Modern), id);
             }
             Ok(Some(Outgoing::StreamOpened { headers })) => (headers, None),
-            Err(_) => (HeaderMap::new(), None),
-            Ok(first) => (HeaderMap::new(), first),
+            Err(_) => (Fields::default(), None),
+            Ok(first) => (Fields::default(), first),
         };
         HttpReply::Events {
             headers,

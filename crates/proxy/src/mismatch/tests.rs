@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
+use shadowcat_mcp::headers::Fields;
 use shadowcat_mcp::method::Method;
 use shadowcat_store::Limits;
 use shadowcat_store::memory::MemoryLog;
@@ -59,7 +59,7 @@ impl Leg for ServerLeg {
             };
             Ok(Reply::Json {
                 status,
-                headers: HeaderMap::new(),
+                headers: Fields::default(),
                 message,
             })
         })

@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 
 use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side, status_of_answer};
+use shadowcat_mcp::headers::Fields;
 use shadowcat_mcp::message::{Kind, Message, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_transport::metrics::Outcome;
@@ -217,7 +218,7 @@ impl Exchange {
             match self.bounds.unless_interrupted(preparation).await {
                 Err(interrupt) => return self.interrupt(interrupt),
                 Ok(Err(error)) => {
-                    return self.give_error(StatusCode::BAD_REQUEST, HeaderMap::new(), error);
+                    return self.give_error(StatusCode::BAD_REQUEST, Fields::default(), error);
                 }
                 Ok(Ok(headers)) => self.headers = headers,
             }
@@ -230,7 +231,7 @@ impl Exchange {
         let session = Arc::clone(&self.bounds.session);
         if let Some(rejection) = session.before_handshake(&self.method) {
             let message = rejection.to_response(Some(&self.id));
-            return self.give_error(rejection.status(), HeaderMap::new(), message);
+            return self.give_error(rejection.status(), Fields::default(), message);
         }
         let Some(dispatched) = self.bounds.flight.dispatch() else {
             return Step::End;
@@ -336,7 +337,7 @@ impl Exchange {
         match message.kind() {
             Kind::Response { id } | Kind::Error { id: Some(id) } if *id == self.id => {
                 let status = status_of_answer(session.era, &message);
-                self.respond(status, HeaderMap::new(), message, generation)
+                self.respond(status, Fields::default(), message, generation)
             }
             Kind::Response { .. } | Kind::Error { .. } => {
                 session.shared.metrics.stray_responses.inc();
@@ -364,7 +365,7 @@ impl Exchange {
     fn respond(
         &mut self,
         status: StatusCode,
-        headers: HeaderMap,
+        headers: Fields,
         message: Message,
         generation: u64,
     ) -> Step {
@@ -383,7 +384,7 @@ impl Exchange {
         })
     }
 
-    fn give_error(&mut self, status: StatusCode, headers: HeaderMap, message: Message) -> Step {
+    fn give_error(&mut self, status: StatusCode, headers: Fields, message: Message) -> Step {
         self.outcome = Outcome::Fault;
         self.bounds.session.note_failure(&self.method, &message);
         self.finish();

@@ -144,7 +144,7 @@ impl From<HttpReply> for Answer {
                 body,
             } => Self::Body {
                 status,
-                headers,
+                headers: headers.into(),
                 text: String::from_utf8(body.to_vec()).expect("UTF-8"),
             },
             HttpReply::Events { events, .. } => Self::Stream(Events::new(events)),

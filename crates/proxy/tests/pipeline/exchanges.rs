@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shadowcat_mcp::fault::{Executed, FaultKind};
+use shadowcat_mcp::headers::Fields;
 use shadowcat_proxy::config::Config;
 use tokio::time::{Instant, sleep};
 
@@ -267,7 +268,7 @@ async fn a_slow_client_slows_its_server_and_nothing_is_lost() {
 async fn a_challenge_is_relayed_or_told_in_words() {
     let challenge = || shadowcat_transport::upstream::Reply::Challenge {
         status: http::StatusCode::UNAUTHORIZED,
-        headers: http::HeaderMap::new(),
+        headers: Fields::default(),
         body: bytes::Bytes::from_static(b"who are you"),
     };
     let proxy = Proxy::new(Habits::default(), Config::default());
@@ -299,7 +300,7 @@ async fn a_refusal_of_the_second_sending_says_nothing_of_the_first() {
     let client = proxy.initialized().await;
     let refused = || shadowcat_transport::upstream::Reply::Refused {
         status: http::StatusCode::NOT_FOUND,
-        headers: http::HeaderMap::new(),
+        headers: Fields::default(),
         fault: Box::new(fault(FaultKind::Status, Executed::No)),
     };
     let posting = client.posting(LIST);
@@ -343,7 +344,7 @@ async fn batches_are_split_and_answered_on_one_stream() {
                 requests += 1;
                 let refusal = shadowcat_transport::upstream::Reply::Challenge {
                     status: http::StatusCode::UNAUTHORIZED,
-                    headers: http::HeaderMap::new(),
+                    headers: Fields::default(),
                     body: bytes::Bytes::new(),
                 };
                 request.reply(refusal);

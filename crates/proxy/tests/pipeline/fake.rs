@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use parking_lot::Mutex;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
+use shadowcat_mcp::headers::Fields;
 use shadowcat_mcp::message::{Message, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::{Era, ProtocolVersion};
@@ -331,7 +332,7 @@ impl Request {
             Reply::Pipe(incoming)
         } else {
             Reply::Stream {
-                headers: HeaderMap::new(),
+                headers: Fields::default(),
                 incoming,
             }
         };
@@ -427,7 +428,7 @@ fn only(message: Message) -> Incoming {
 pub fn json(message: Message) -> Reply {
     Reply::Json {
         status: StatusCode::OK,
-        headers: HeaderMap::new(),
+        headers: Fields::default(),
         message,
     }
 }

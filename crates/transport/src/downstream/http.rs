@@ -175,7 +175,7 @@ impl HttpEdge {
         match service.get(headers).await {
             HttpReply::Events { headers, events } if subscription => {
                 let cut = open.subscribe();
-                self.stream(headers, events, Some(cut), open)
+                self.stream(headers.into(), events, Some(cut), open)
             }
             reply => self.reply(reply, None, open),
         }
@@ -255,8 +255,10 @@ impl HttpEdge {
                 status,
                 headers,
                 body,
-            } => self.whole(status, headers, body, open),
-            HttpReply::Events { headers, events } => self.stream(headers, events, None, open),
+            } => self.whole(status, headers.into(), body, open),
+            HttpReply::Events { headers, events } => {
+                self.stream(headers.into(), events, None, open)
+            }
             HttpReply::Rejected(rejection) => self.refuse(&rejection, id, open),
         }
     }
@@ -339,7 +341,7 @@ fn streaming(mut headers: HeaderMap, events: Events, open: Open) -> Response<Edg
     headers.insert(CONTENT_TYPE, headers::EVENT_STREAM);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
-    let mut response = Response::new(EdgeBody::new(Content::Events(events), open));
+    let mut response = Response::new(EdgeBody::new(Content::Events(Box::new(events)), open));
     *response.headers_mut() = headers;
     response
 }

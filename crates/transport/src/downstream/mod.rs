@@ -14,6 +14,7 @@ use ::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use futures_core::Stream;
 use shadowcat_mcp::fault::Rejection;
+use shadowcat_mcp::headers::Fields;
 use shadowcat_mcp::message::{Message, Payload};
 
 use crate::upstream::BoxFuture;
@@ -47,14 +48,14 @@ pub enum HttpReply {
         /// The status.
         status: StatusCode,
         /// Headers beyond `Content-Type` and `Content-Length`.
-        headers: HeaderMap,
+        headers: Fields,
         /// The bytes.
         body: Bytes,
     },
     /// 200 with `text/event-stream`.
     Events {
         /// Headers beyond `Content-Type`, `Cache-Control` and `X-Accel-Buffering`.
-        headers: HeaderMap,
+        headers: Fields,
         /// The stream.
         events: EventBytes,
     },

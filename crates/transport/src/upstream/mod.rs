@@ -26,6 +26,7 @@ use ::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use shadowcat_mcp::fault::Fault;
+use shadowcat_mcp::headers::Fields;
 use shadowcat_mcp::message::Message;
 use shadowcat_mcp::version::{Era, ProtocolVersion};
 use tokio::time::Instant;
@@ -172,14 +173,14 @@ pub enum Reply {
         /// The server's status.
         status: StatusCode,
         /// End-to-end response headers that the client may see.
-        headers: HeaderMap,
+        headers: Fields,
         /// The response message.
         message: Message,
     },
     /// An event stream: messages until the response.
     Stream {
         /// End-to-end response headers that the client may see.
-        headers: HeaderMap,
+        headers: Fields,
         /// The messages.
         incoming: Incoming,
     },
@@ -191,7 +192,7 @@ pub enum Reply {
         /// The server's status.
         status: StatusCode,
         /// End-to-end response headers that the client may see.
-        headers: HeaderMap,
+        headers: Fields,
         /// What the status says of this sending alone; an earlier one may have been executed.
         fault: Box<Fault>,
     },
@@ -200,7 +201,7 @@ pub enum Reply {
         /// 401 or 403.
         status: StatusCode,
         /// With `WWW-Authenticate`.
-        headers: HeaderMap,
+        headers: Fields,
         /// The body as it came.
         body: Bytes,
     },

@@ -163,6 +163,7 @@ async fn the_stream_s_challenge_is_relayed_and_its_redirect_followed() {
             status, headers, ..
         }) => {
             assert_eq!(status, 401);
+            let headers = http::HeaderMap::from(headers);
             assert_eq!(headers["www-authenticate"], "Bearer");
         }
         other => panic!("expected a challenge, got {other:?}"),

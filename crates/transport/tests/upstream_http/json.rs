@@ -352,6 +352,7 @@ async fn a_challenge_is_explained_or_relayed() {
             panic!("the challenge is to be relayed");
         };
         assert_eq!(status, StatusCode::from_u16(code).unwrap());
+        let headers = HeaderMap::from(headers);
         assert_eq!(headers["www-authenticate"], "Bearer realm=x");
         assert_eq!(headers["content-type"], "text/plain");
         assert_eq!(body, "who?");

@@ -328,6 +328,7 @@ async fn a_challenge_to_a_post_is_relayed() {
                 status, headers, ..
             }) if forward_auth => {
                 assert_eq!(status, 401);
+                let headers = http::HeaderMap::from(headers);
                 assert_eq!(headers["www-authenticate"], "Bearer");
             }
             Err(fault) if !forward_auth => assert_eq!(fault.kind, FaultKind::Unauthorized),

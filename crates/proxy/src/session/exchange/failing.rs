@@ -164,6 +164,6 @@ impl Exchange {
         let fault = self.in_doubt(fault);
         let message = fault.to_response(&self.id);
         let status = fault.status_of(self.bounds.session.era, &self.method);
-        self.give_error(status, fault.headers(status), message)
+        self.give_error(status, fault.headers(status).into(), message)
     }
 }

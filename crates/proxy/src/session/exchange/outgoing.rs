@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
+use shadowcat_mcp::headers::Fields;
 use shadowcat_mcp::message::Message;
 use shadowcat_transport::upstream::BoxFuture;
 
@@ -15,7 +16,7 @@ pub(crate) enum Outgoing {
     /// The server answers with an event stream; no message yet.
     StreamOpened {
         /// End-to-end response headers.
-        headers: HeaderMap,
+        headers: Fields,
     },
     /// A notification or a request of the server.
     Message(Message),
@@ -24,7 +25,7 @@ pub(crate) enum Outgoing {
         /// The upstream's status, of interest to modern clients.
         status: StatusCode,
         /// End-to-end response headers.
-        headers: HeaderMap,
+        headers: Fields,
         /// The response.
         message: Message,
     },
@@ -43,7 +44,7 @@ pub(crate) enum Refusal {
     /// An authentication challenge to be relayed.
     Challenge {
         status: StatusCode,
-        headers: HeaderMap,
+        headers: Fields,
         body: Bytes,
     },
     /// The client's session is lost with the server's.

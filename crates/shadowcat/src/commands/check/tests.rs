@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use shadowcat_mcp::build;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
+use shadowcat_mcp::headers::Fields;
 use shadowcat_mcp::message::{Kind, Message};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::ProtocolVersion;
@@ -83,7 +84,7 @@ impl Leg for SlowLeg {
             };
             Ok(Reply::Json {
                 status: StatusCode::OK,
-                headers: HeaderMap::new(),
+                headers: Fields::default(),
                 message,
             })
         })

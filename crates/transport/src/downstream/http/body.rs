@@ -61,8 +61,8 @@ pub(super) async fn whole(body: &mut impl RequestBody, limit: usize) -> Result<B
 pub(super) enum Content {
     /// Nothing, or one piece.
     Whole(Option<Bytes>),
-    /// An event stream.
-    Events(Events),
+    /// An event stream. Boxed: most responses are none, and a response goes from hand to hand.
+    Events(Box<Events>),
 }
 
 /// A response's content, and the mark that its request is open.

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use shadowcat_mcp::headers::Fields;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, split};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -190,14 +191,14 @@ impl Client {
 fn json() -> HttpReply {
     HttpReply::Body {
         status: StatusCode::OK,
-        headers: HeaderMap::new(),
+        headers: Fields::default(),
         body: Bytes::from_static(b"{\"ok\":1}"),
     }
 }
 
 fn events(source: EventBytes) -> HttpReply {
     HttpReply::Events {
-        headers: HeaderMap::new(),
+        headers: Fields::default(),
         events: source,
     }
 }

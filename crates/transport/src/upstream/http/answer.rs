@@ -8,8 +8,8 @@
 use std::time::SystemTime;
 
 use super::client::Received;
-use http::header::CONTENT_TYPE;
 use http::StatusCode;
+use http::header::CONTENT_TYPE;
 use shadowcat_mcp::fault;
 use shadowcat_mcp::headers::{self, Content};
 use shadowcat_mcp::inspect;
@@ -134,11 +134,7 @@ async fn to_one_way(
 }
 
 /// What is no answer to a request.
-async fn failure(
-    shared: &Shared,
-    response: Received,
-    question: &Question<'_>,
-) -> Box<Failure> {
+async fn failure(shared: &Shared, response: Received, question: &Question<'_>) -> Box<Failure> {
     let status = response.status();
     if is_challenge(status) && shared.config.forward_auth {
         challenge(shared, response, question.in_session).await
@@ -150,11 +146,7 @@ async fn failure(
 }
 
 /// The answer to a GET.
-pub(crate) async fn to_get(
-    shared: &Shared,
-    response: Received,
-    in_session: bool,
-) -> Opened {
+pub(crate) async fn to_get(shared: &Shared, response: Received, in_session: bool) -> Opened {
     let status = response.status();
     if status == StatusCode::OK && headers::is_event_stream(response.headers()) {
         return Opened::Stream(response);
@@ -191,7 +183,7 @@ async fn whole(
         answering(message, id).ok_or_else(|| no_response("it has another request's id"))?;
     Ok(Reply::Json {
         status: response.status(),
-        headers: headers::to_client(response.headers(), shared.config.forward_auth),
+        headers: headers::to_client(response.headers(), shared.config.forward_auth).into(),
         message,
     })
 }
@@ -238,11 +230,7 @@ pub(crate) fn answering(message: Message, id: &RequestId) -> Option<Message> {
 }
 
 /// A success that is neither an event stream nor an answer.
-async fn no_events(
-    shared: &Shared,
-    response: Received,
-    in_session: bool,
-) -> Box<Failure> {
+async fn no_events(shared: &Shared, response: Received, in_session: bool) -> Box<Failure> {
     let status = response.status();
     if status == StatusCode::NO_CONTENT {
         return refusal(shared, response, in_session, None).await.1;
@@ -267,11 +255,7 @@ fn is_challenge(status: StatusCode) -> bool {
 }
 
 /// 401 or 403, to be relayed.
-async fn challenge(
-    shared: &Shared,
-    response: Received,
-    in_session: bool,
-) -> Box<Failure> {
+async fn challenge(shared: &Shared, response: Received, in_session: bool) -> Box<Failure> {
     let (head, incoming) = response.into_parts();
     let refusal = in_our_session(
         Refusal::new(head.status, &head.headers, SystemTime::now()),
@@ -286,7 +270,7 @@ async fn challenge(
     let mut failure = Failure::new(Trouble::Refused(refusal), answered(head.status));
     failure.relay = Some(Reply::Challenge {
         status: head.status,
-        headers,
+        headers: headers.into(),
         body,
     });
     failure
@@ -295,18 +279,14 @@ async fn challenge(
 /// A status that means failure, to a request. To a modern client a refusal that explains itself is
 /// the answer; one without words, of a status that servers of the other era give, keeps that status
 /// beside our error, because it tells their era.
-async fn refused(
-    shared: &Shared,
-    response: Received,
-    question: &Question<'_>,
-) -> Box<Failure> {
+async fn refused(shared: &Shared, response: Received, question: &Question<'_>) -> Box<Failure> {
     let (head, mut failure) =
         refusal(shared, response, question.in_session, Some(question.id)).await;
     if question.era == Era::Legacy {
         return failure;
     }
     let status = head.status;
-    let headers = headers::to_client(&head.headers, shared.config.forward_auth);
+    let headers = headers::to_client(&head.headers, shared.config.forward_auth).into();
     failure.relay = match &failure.error {
         Some(error) => Some(Reply::Json {
             status,

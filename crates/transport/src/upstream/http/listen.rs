@@ -50,8 +50,8 @@ pub(crate) async fn open(
     driver.set_deadline(context.deadline);
     match driver.answer().await? {
         Answered::Whole(reply) => Ok(reply),
-        Answered::Stream(head) => Ok(Reply::Stream {
-            headers: driver.to_client(&head),
+        Answered::Stream(headers) => Ok(Reply::Stream {
+            headers,
             incoming: Incoming::new(Listening {
                 messages: Messages::new(driver),
                 id,

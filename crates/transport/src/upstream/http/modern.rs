@@ -103,8 +103,8 @@ async fn request(
     driver.set_deadline(context.deadline);
     match driver.answer().await? {
         Answered::Whole(reply) => Ok(reply),
-        Answered::Stream(head) => Ok(Reply::Stream {
-            headers: driver.to_client(&head),
+        Answered::Stream(headers) => Ok(Reply::Stream {
+            headers,
             incoming: Incoming::new(ReplySource::new(id, driver)),
         }),
         Answered::Accepted => Err(faults::not_a_request()),

@@ -168,8 +168,8 @@ impl Session {
                 }
                 Ok(reply)
             }
-            Answered::Stream(head) => Ok(Reply::Stream {
-                headers: driver.to_client(&head),
+            Answered::Stream(headers) => Ok(Reply::Stream {
+                headers,
                 incoming: Incoming::new(ReplySource::new(id, driver).adopting(adoption)),
             }),
             Answered::Accepted => Err(faults::not_a_request().into()),

@@ -68,7 +68,7 @@ async fn a_large_answer_that_is_not_taken_is_given_up() {
         Box::pin(async {
             HttpReply::Body {
                 status: StatusCode::OK,
-                headers: HeaderMap::new(),
+                headers: Fields::default(),
                 body: Bytes::from(vec![b' '; 100_000]),
             }
         })

@@ -70,9 +70,8 @@ impl Exclusive {
             this.rounds.poll(cx, POLLS, |cx| {
                 advance(&mut this.connection, cx);
                 let answered = response.as_mut().poll(cx);
-                let received = answered.map_ok(|response| {
-                    Box::new(response.map(|body| Incoming::new(body, None)))
-                });
+                let received = answered
+                    .map_ok(|response| Box::new(response.map(|body| Incoming::new(body, None))));
                 received.map_err(Box::new)
             })
         })

@@ -161,12 +161,7 @@ fn unsent(server: &str, error: &SendError) -> Box<Failure> {
 }
 
 /// Where a redirected request goes.
-fn follow(
-    from: &Uri,
-    response: &Received,
-    leg: Leg,
-    redirects: u8,
-) -> Result<Uri, Box<Failure>> {
+fn follow(from: &Uri, response: &Received, leg: Leg, redirects: u8) -> Result<Uri, Box<Failure>> {
     let status = response.status();
     if !may_follow(status, leg) {
         return Err(stays(status, "it would turn the POST into a GET"));

@@ -21,10 +21,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use http::response::Parts;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use shadowcat_mcp::fault::Fault;
-use shadowcat_mcp::headers;
+use shadowcat_mcp::headers::Fields;
 use shadowcat_mcp::message::Message;
 use shadowcat_sse::Event;
 use shadowcat_sse::reconnect::{self, Engine, Finish, Input, Kind, Opening, StateName, Trouble};
@@ -86,8 +85,8 @@ enum Link {
 
 /// What answers a request, or another message.
 pub(crate) enum Answered {
-    /// An event stream, to be polled for events.
-    Stream(Parts),
+    /// An event stream, to be polled for events. What of its head is the client's.
+    Stream(Fields),
     /// The whole answer.
     Whole(Reply),
     /// The message was accepted.
@@ -271,11 +270,6 @@ impl Driver {
     /// What all streams of its server share.
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
-    }
-
-    /// The header fields of a stream's head that go to the client.
-    pub(crate) fn to_client(&self, head: &Parts) -> HeaderMap {
-        headers::to_client(&head.headers, self.shared.config.forward_auth)
     }
 
     /// What the stream is.

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use shadowcat_mcp::headers;
 use shadowcat_sse::reconnect::{
     self, Action, Attempt, Input, Kind, Lend, Origin, StateName, Trouble, Verdict,
 };
@@ -165,7 +166,9 @@ impl Driver {
             Opened::Stream(response) => {
                 let (head, body) = response.into_parts();
                 if !self.telemetry.was_open() {
-                    self.answered = Some(Answered::Stream(head));
+                    let forward_auth = self.shared.config.forward_auth;
+                    let passing = headers::to_client(&head.headers, forward_auth);
+                    self.answered = Some(Answered::Stream(passing.into()));
                 }
                 self.heard = now;
                 self.link = Link::Open(Box::new(EventBody::new(body, Arc::clone(&self.shared))));
