@@ -34,6 +34,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{EventBytes, HttpReply, HttpService};
 use crate::metrics::{ByteLabels, Metrics, StatusLabel};
+use crate::timer::Timers;
 pub use accept::{Accept, Tcp};
 use body::{Content, EdgeBody, Events, Unread, whole};
 pub use config::HttpEdgeConfig;
@@ -66,6 +67,8 @@ pub struct HttpEdge {
     received: Counter,
     sent: Counter,
     heartbeat: Arc<Heartbeat>,
+    /// For bodies that did not come with their heads.
+    timers: Timers,
 }
 
 impl HttpEdge {
@@ -82,6 +85,7 @@ impl HttpEdge {
             received: bytes("received"),
             sent: bytes("sent"),
             heartbeat: Arc::default(),
+            timers: Timers::default(),
             metrics,
         })
     }
@@ -192,7 +196,9 @@ impl HttpEdge {
             return Err(rejection);
         }
         let limit = self.config.max_message_size;
-        let bytes = match timeout(self.config.body_timeout, whole(&mut body, limit)).await {
+        let reading = whole(&mut body, limit);
+        let reading = self.timers.timeout(self.config.body_timeout, reading);
+        let bytes = match reading.await {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(Unread::TooLarge)) => {
                 self.discard(headers, body);
