@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use shadowcat_mcp::classify::{self, Verdict};
+use shadowcat_mcp::classify::{self, Classified};
 use shadowcat_mcp::headers;
 use shadowcat_mcp::inspect;
 use shadowcat_mcp::message::{Message, Payload};
@@ -140,7 +140,7 @@ fn passes(all: &HeaderMap, passed: &HeaderMap) {
 
 fn judged(headers: &HeaderMap, payload: &Payload) {
     let policy = VersionPolicy::default();
-    if let Verdict::Rejected(rejection) = classify::post(headers, payload, &policy) {
+    if let Classified::Rejected(rejection) = classify::post(headers, payload, &policy) {
         assert!(rejection.status().is_client_error());
         let _ = (rejection.code(), rejection.header());
         let response = rejection.to_response(None);

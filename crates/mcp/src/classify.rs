@@ -19,7 +19,7 @@ use crate::version::{Era, ProtocolVersion, VersionPolicy};
 
 /// What an HTTP POST is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Classified {
     /// Belongs to a session. What its header says of the version is the session's to check.
     Legacy(VersionHeader),
     /// Stands alone.
@@ -46,16 +46,16 @@ const ALLOW_POST: Rejection = Rejection::MethodNotAllowed { allow: "POST" };
 
 /// Judges a POST.
 #[must_use]
-pub fn post(headers: &HeaderMap, payload: &Payload, policy: &VersionPolicy) -> Verdict {
+pub fn post(headers: &HeaderMap, payload: &Payload, policy: &VersionPolicy) -> Classified {
     let header = headers::version(headers);
     let judged = match payload {
         Payload::Single(message) => single(headers, &header, message, policy),
         Payload::Batch(messages) => batch(&header, messages),
     };
     match judged {
-        Ok(Some(modern)) => Verdict::Modern(modern),
-        Ok(None) => Verdict::Legacy(header),
-        Err(rejection) => Verdict::Rejected(rejection),
+        Ok(Some(modern)) => Classified::Modern(modern),
+        Ok(None) => Classified::Legacy(header),
+        Err(rejection) => Classified::Rejected(rejection),
     }
 }
 

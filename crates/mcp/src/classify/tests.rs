@@ -28,9 +28,9 @@ fn headers(fields: &[(&str, &str)]) -> HeaderMap {
 fn judge(body: &str, fields: &[(&str, &str)]) -> String {
     let payload = Payload::parse(Bytes::copy_from_slice(body.as_bytes())).unwrap();
     match post(&headers(fields), &payload, &VersionPolicy::default()) {
-        Verdict::Legacy(_) => "legacy".into(),
-        Verdict::Modern(_) => "modern".into(),
-        Verdict::Rejected(rejection) => {
+        Classified::Legacy(_) => "legacy".into(),
+        Classified::Modern(_) => "modern".into(),
+        Classified::Rejected(rejection) => {
             format!("{} {}", rejection.status().as_u16(), rejection.code())
         }
     }
@@ -175,7 +175,7 @@ fn bytes_beyond_ascii_are_no_name() {
     let raw = HeaderValue::from_bytes("café".as_bytes()).unwrap();
     fields.insert(headers::NAME, raw);
     let payload = Payload::parse(call.into()).unwrap();
-    let Verdict::Rejected(rejection) = post(&fields, &payload, &VersionPolicy::default()) else {
+    let Classified::Rejected(rejection) = post(&fields, &payload, &VersionPolicy::default()) else {
         panic!("accepted")
     };
     assert_eq!(rejection.code(), -32020);
@@ -191,7 +191,7 @@ fn a_modern_client_is_told_what_the_operator_allows() {
     };
     assert_eq!(
         post(&headers(&[MODERN, LIST]), &payload, &policy),
-        Verdict::Rejected(Rejection::UnsupportedVersion {
+        Classified::Rejected(Rejection::UnsupportedVersion {
             requested: "2026-07-28".into(),
             supported: vec![ProtocolVersion::V2025_11_25],
         })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use shadowcat_mcp::classify::{self, Verdict};
+use shadowcat_mcp::classify::{self, Classified};
 use shadowcat_mcp::message::Payload;
 use shadowcat_mcp::version::Era;
 use shadowcat_transport::downstream::{HttpReply, HttpService};
@@ -87,11 +87,11 @@ pub(super) fn at_once(reply: HttpReply) -> BoxFuture<HttpReply> {
 impl HttpService for HttpGateway {
     fn post(self: &Arc<Self>, headers: HeaderMap, payload: Payload) -> BoxFuture<HttpReply> {
         match classify::post(&headers, &payload, &self.shared.config.versions) {
-            Verdict::Legacy(version) => self.legacy_post(headers, version, payload),
-            Verdict::Modern(request) => {
+            Classified::Legacy(version) => self.legacy_post(headers, version, payload),
+            Classified::Modern(request) => {
                 Box::pin(Arc::clone(self).modern_post(headers, payload, request))
             }
-            Verdict::Rejected(rejection) => at_once(HttpReply::Rejected(rejection)),
+            Classified::Rejected(rejection) => at_once(HttpReply::Rejected(rejection)),
         }
     }
 
