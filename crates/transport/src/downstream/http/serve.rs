@@ -27,7 +27,7 @@ use super::stall::Patience;
 use super::version::HttpVersion;
 use super::{Accept, HEADER_BYTES, HttpEdge};
 use crate::repoll::{OnWake, Rounds};
-use wire::Wire;
+use wire::ClientWire;
 
 /// Connections beyond the limit that may be told so at the same time; more wait to be accepted.
 const MAX_REFUSALS: usize = 64;
@@ -197,7 +197,7 @@ impl<S: HttpService> Connection<S> {
         let mut abandoned = pin!(this.abandoned());
         let begun = tokio::select! {
             biased;
-            begun = Wire::begin(io, patience.clone()) => begun,
+            begun = ClientWire::begin(io, patience.clone()) => begun,
             () = end.stop.cancelled() => return,
             () = abandoned.as_mut() => return,
         };

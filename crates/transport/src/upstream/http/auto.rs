@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::Shared;
-use super::legacy_sse::{self, LegacySseLeg, NotOpened, Opened};
+use super::legacy_sse::{self, EndpointStream, LegacySseLeg, NotOpened};
 use super::session::{Refused, SessionLeg};
 use crate::request_span::in_request;
 use crate::upstream::{BoxFuture, Incoming, Leg, Reply, RequestContext, SendContext};
@@ -165,7 +165,7 @@ impl Auto {
 
     async fn continue_on(
         &self,
-        opened: Opened,
+        opened: EndpointStream,
         message: Message,
         context: RequestContext,
     ) -> Result<Reply, Fault> {

@@ -37,7 +37,7 @@ mod exchange;
 mod opening;
 
 use exchange::Exchange;
-pub(crate) use opening::{NotOpened, Opened, open};
+pub(crate) use opening::{EndpointStream, NotOpened, open};
 
 /// See the [module](self).
 pub(crate) struct LegacySseLeg {
@@ -59,8 +59,8 @@ struct Link {
 
 impl LegacySseLeg {
     /// A leg on an open stream, which is read from now on.
-    pub(crate) fn new(shared: Arc<Shared>, opened: Opened) -> Self {
-        let Opened { endpoint, driver } = opened;
+    pub(crate) fn new(shared: Arc<Shared>, opened: EndpointStream) -> Self {
+        let EndpointStream { endpoint, driver } = opened;
         let closed = CancellationToken::new();
         let metrics = Arc::clone(&shared.counters.metrics);
         let undelivered = metrics.undelivered_messages.clone();

@@ -12,13 +12,13 @@ use crate::gather::{Space, gathered};
 
 /// A connection whose first bytes were looked at, that writes small pieces as one, and that fails
 /// when nothing could be written to it for too long.
-pub(super) struct Wire<I> {
+pub(super) struct ClientWire<I> {
     io: I,
     begun: Begun,
     taken: Taken,
 }
 
-impl<I: AsyncRead + Unpin> Wire<I> {
+impl<I: AsyncRead + Unpin> ClientWire<I> {
     /// Waits until it shows which version the client speaks.
     pub(super) async fn begin(mut io: I, patience: Patience) -> io::Result<(Self, HttpVersion)> {
         let (begun, version) = Begun::look(&mut io).await?;
@@ -27,7 +27,7 @@ impl<I: AsyncRead + Unpin> Wire<I> {
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Wire<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for ClientWire<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -38,7 +38,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Wire<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Wire<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for ClientWire<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -84,13 +84,13 @@ mod tests {
     use super::super::super::version::PREFACE;
     use super::*;
 
-    async fn begun(pieces: &[&[u8]]) -> (Wire<DuplexStream>, HttpVersion) {
+    async fn begun(pieces: &[&[u8]]) -> (ClientWire<DuplexStream>, HttpVersion) {
         let (mut client, server) = duplex(1024);
         let patience = Patience {
             limit: Duration::from_secs(1),
             stalled: Counter::default(),
         };
-        let begun = tokio::spawn(Wire::begin(server, patience));
+        let begun = tokio::spawn(ClientWire::begin(server, patience));
         for piece in pieces {
             client.write_all(piece).await.unwrap();
             tokio::task::yield_now().await;

@@ -15,7 +15,7 @@ use shadowcat_sse::reconnect::{Kind, Opening, Trouble};
 use tokio::time::timeout;
 
 use super::super::client::Connected;
-use super::super::driver::{self, Call, Driver, Failure, Opened as Stream, Opener};
+use super::super::driver::{self, Call, Driver, Failure, Opened, Opener};
 use super::super::permits::EXCHANGE_WAIT;
 use super::super::{Shared, add_missing, answer, faults, target};
 use crate::upstream::{BoxFuture, Reply};
@@ -24,7 +24,7 @@ use crate::upstream::{BoxFuture, Reply};
 const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A stream whose first event named the endpoint.
-pub(crate) struct Opened {
+pub(crate) struct EndpointStream {
     /// Where messages go.
     pub(super) endpoint: Uri,
     pub(super) driver: Box<Driver>,
@@ -51,7 +51,10 @@ impl fmt::Display for NotOpened {
 }
 
 /// Opens the stream. `extra`: what the client sent for the server to see.
-pub(crate) async fn open(shared: &Arc<Shared>, extra: &HeaderMap) -> Result<Opened, NotOpened> {
+pub(crate) async fn open(
+    shared: &Arc<Shared>,
+    extra: &HeaderMap,
+) -> Result<EndpointStream, NotOpened> {
     let permit = timeout(EXCHANGE_WAIT, shared.connections.standing()).await;
     let permit = permit
         .ok()
@@ -75,7 +78,7 @@ pub(crate) async fn open(shared: &Arc<Shared>, extra: &HeaderMap) -> Result<Open
     };
     let url = found.get().unwrap_or(&shared.config.url);
     let endpoint = named(url, &event)?;
-    Ok(Opened { endpoint, driver })
+    Ok(EndpointStream { endpoint, driver })
 }
 
 /// The first event, if the first attempt to open the stream brings one.
@@ -126,7 +129,7 @@ struct Get {
 }
 
 impl Opener for Get {
-    fn open(&mut self, _opening: Opening, connected: Connected) -> BoxFuture<Stream> {
+    fn open(&mut self, _opening: Opening, connected: Connected) -> BoxFuture<Opened> {
         let (shared, found) = (Arc::clone(&self.shared), Arc::clone(&self.found));
         let call = Call {
             method: Method::GET,
@@ -143,7 +146,7 @@ impl Opener for Get {
                     }
                     answer::to_get(&shared, response, false).await
                 }
-                Err(failure) => Stream::Failed(failure),
+                Err(failure) => Opened::Failed(failure),
             }
         })
     }
