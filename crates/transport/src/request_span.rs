@@ -61,8 +61,18 @@ impl RequestSpan {
 /// Logs a line in the span of the request that is being worked on, if one is. For every line at
 /// info and above that may stand in a request's way.
 pub fn in_request(log: impl FnOnce()) {
-    match CURRENT.try_with(Arc::clone) {
-        Ok(request) => request.span().in_scope(log),
-        Err(_) => log(),
+    in_span_of(current().as_deref(), log);
+}
+
+/// The request that is being worked on, for who has to tell of it elsewhere.
+pub(crate) fn current() -> Option<Arc<RequestSpan>> {
+    CURRENT.try_with(Arc::clone).ok()
+}
+
+/// Logs a line in the span of a request, if there is one.
+pub(crate) fn in_span_of(request: Option<&RequestSpan>, log: impl FnOnce()) {
+    match request {
+        Some(request) => request.span().in_scope(log),
+        None => log(),
     }
 }

@@ -166,6 +166,7 @@ impl Session {
 
     /// A request of the client's has failed. Only of a failed handshake is this all that is heard; and
     /// of a server that cannot be reached, or whose process ended, the log has been told.
+    /// Called where the request is worked on, which is what the lines name it by.
     pub(super) fn log_failure(method: &Method, fault: &Fault) {
         let told = matches!(
             fault.kind,
@@ -175,8 +176,8 @@ impl Session {
                 | FaultKind::ShuttingDown
         );
         match (method, told) {
-            (Method::Initialize, false) => warn!(%fault, "initialize failed"),
-            (_, false) => info!(%fault, "the request failed"),
+            (Method::Initialize, false) => in_request(|| warn!(%fault, "initialize failed")),
+            (_, false) => in_request(|| info!(%fault, "the request failed")),
             (_, true) => debug!(%fault, "the request failed"),
         }
     }

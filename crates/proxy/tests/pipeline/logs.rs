@@ -39,11 +39,20 @@ async fn every_line_names_its_session_and_request_at_any_level() {
     let subscriber = tracing_subscriber::fmt()
         .with_writer(captured.clone())
         .with_ansi(false)
-        .with_max_level(tracing::Level::DEBUG)
-        .finish();
+        .with_env_filter("info")
+        .with_filter_reloading();
+    let level = subscriber.reload_handle();
     // For the whole process: with a subscriber of this thread's own, a line that another test's
     // thread came by first may count as wanted by nobody.
-    tracing::subscriber::set_global_default(subscriber).unwrap();
+    tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
+    for filter in ["info", "debug"] {
+        level.reload(filter).unwrap();
+        captured.0.lock().clear();
+        what_fails_is_told_of_its_request(&captured).await;
+    }
+}
+
+async fn what_fails_is_told_of_its_request(captured: &Captured) {
     let proxy = Proxy::new(Habits::default(), Config::default());
     let client = proxy.initialized().await;
     let posting = client.posting(r#"{"id":"logged","method":"tools/call","params":{"name":"t"}}"#);

@@ -17,6 +17,7 @@ use super::table::{self, Clients, Key, Route, Table};
 use super::waiting::{Pushed, Waiting};
 use crate::lines::Mark;
 use crate::metrics::{Metrics, Reason};
+use crate::request_span::{self, RequestSpan, in_span_of};
 use crate::upstream::{Incoming, Item, Source};
 
 /// How long one of many clients may stop the pipe that it shares before its exchange is given up.
@@ -56,6 +57,8 @@ struct State {
 struct Open {
     mailbox: Arc<Mailbox>,
     mark: Mark,
+    /// Whose it is in the log, where it may be given up.
+    span: Option<Arc<RequestSpan>>,
 }
 
 /// A registered request; see [`Router::begin`].
@@ -113,6 +116,10 @@ impl Router {
         let open = Open {
             mailbox: Arc::clone(&mailbox),
             mark: mark.clone(),
+            span: match state.table.clients() {
+                Clients::One => None,
+                Clients::Many => request_span::current(),
+            },
         };
         state.open.insert(key, open);
         let incoming = Incoming::new(ReplySource {
@@ -199,7 +206,7 @@ impl Router {
         let reader = state.standalone_reader.take();
         drop(state);
         self.hurry();
-        for (_, Open { mailbox, mark }) in open {
+        for (_, Open { mailbox, mark, .. }) in open {
             // What could be taken back was not written.
             let executed = if mark.withdraw() {
                 Executed::No
@@ -252,7 +259,13 @@ impl Router {
         let fault = Fault::new(Side::Client, FaultKind::Overloaded, Executed::Unknown)
             .because("the client did not read its answer while others waited for the same server");
         mailbox.fail(fault);
-        warn!("gave up a request whose client does not read");
+        let span = {
+            let state = self.0.state.lock();
+            state.open.get(&key).and_then(|open| open.span.clone())
+        };
+        in_span_of(span.as_deref(), || {
+            warn!("gave up a request whose client does not read");
+        });
         self.count_given_up("answer");
         self.abandon(key, None);
     }

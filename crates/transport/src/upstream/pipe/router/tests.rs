@@ -43,6 +43,20 @@ fn router(clients: Clients) -> (Router, Arc<Mutex<Vec<Message>>>) {
     (router, written)
 }
 
+/// What is logged.
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 fn died() -> Fault {
     Fault::new(Side::Upstream, FaultKind::ChildExited, Executed::No).because("exit status: 1")
 }
@@ -377,7 +391,17 @@ async fn a_modern_client_that_goes_away_cancels_what_was_written() {
 #[tokio::test(start_paused = true)]
 async fn one_of_many_slow_clients_is_given_up() {
     let (router, cancels) = router(Clients::Many);
-    let mut slow = router.begin(&request(1)).unwrap();
+    let lines = Arc::<Mutex<Vec<u8>>>::default();
+    let writer = Arc::clone(&lines);
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || Lines(Arc::clone(&writer)))
+        .finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let session = Arc::new(tracing::error_span!("session", id = 3));
+    let span = RequestSpan::new(&session, &RequestId::Integer(1), &Method::ToolsCall);
+    let beginning = span.scope(async { router.begin(&request(1)).unwrap() });
+    let mut slow = beginning.await;
     slow.mark.set_written();
     let started = Instant::now();
     while router.0.state.lock().open.len() == 1 {
@@ -385,6 +409,12 @@ async fn one_of_many_slow_clients_is_given_up() {
     }
     assert_eq!(started.elapsed(), SHARED_PATIENCE);
     assert_eq!(cancels.lock().len(), 1);
+    let text = String::from_utf8_lossy(&lines.lock()).into_owned();
+    let whose = "WARN session{id=3}:request{id=1 method=tools/call}";
+    assert!(
+        text.contains(whose) && text.contains("gave up a request"),
+        "{text}"
+    );
     let last = loop {
         match slow.incoming.next().await.unwrap() {
             Ok(_) => {}
