@@ -51,6 +51,13 @@ pub enum HeaderError {
         /// The variable.
         variable: String,
     },
+    /// The variable holds nothing, so the field would go out without its secret.
+    Empty {
+        /// The field.
+        field: String,
+        /// The variable.
+        variable: String,
+    },
 }
 
 impl fmt::Display for HeaderError {
@@ -62,6 +69,7 @@ impl fmt::Display for HeaderError {
             Self::Value(name) => write!(f, "--header: the value of {name:?} cannot stand in a header field; it must be one line of visible characters"),
             Self::Expansion(name) => write!(f, "--header: the value of {name:?} holds a \"${{\" without a variable's name and \"}}\"; write ${{NAME}}"),
             Self::Unset { field, variable } => write!(f, "--header: {field:?} names the environment variable {variable:?}, which is not set; set it or leave the header out"),
+            Self::Empty { field, variable } => write!(f, "--header: {field:?} names the environment variable {variable:?}, which is empty; fill it or leave the header out"),
         }
     }
 }
@@ -130,6 +138,12 @@ fn expand(
             field: field.to_owned(),
             variable: name.to_owned(),
         })?;
+        if text.trim().is_empty() {
+            return Err(HeaderError::Empty {
+                field: field.to_owned(),
+                variable: name.to_owned(),
+            });
+        }
         expanded.push_str(before);
         expanded.push_str(&text);
         rest = tail;
@@ -148,6 +162,7 @@ mod tests {
             "TOKEN" => Some("s3cret".into()),
             "FILE" => Some("from a file\n".into()),
             "LINES" => Some("a\nb".into()),
+            "EMPTY" => Some(" \n".into()),
             _ => None,
         })
     }
@@ -211,6 +226,13 @@ mod tests {
                 HeaderError::Unset {
                     field: "X-A".into(),
                     variable: "NONE".into(),
+                },
+            ),
+            (
+                "X-A: s3cret ${EMPTY}",
+                HeaderError::Empty {
+                    field: "X-A".into(),
+                    variable: "EMPTY".into(),
                 },
             ),
         ] {
