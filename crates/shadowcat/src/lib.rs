@@ -65,27 +65,27 @@ fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
             print(&script)
         }
         Invocation::Check(check) => {
-            start(&check.log, check.log_level_given)?;
+            start(&check.log, check.log_level_given);
             block_on(commands::check::run(*check))
         }
         Invocation::Sse(sse) => {
-            start(&sse.log, sse.log_level_given)?;
+            start(&sse.log, sse.log_level_given);
             block_on(commands::sse::run(*sse))
         }
         Invocation::Demo(demo) => {
-            start(&demo.log, demo.log_level_given)?;
+            start(&demo.log, demo.log_level_given);
             block_on(commands::demo::run(demo))
         }
         Invocation::Proxy(proxy) => {
-            start(&proxy.options.log, proxy.log_level_given)?;
+            start(&proxy.options.log, proxy.log_level_given);
             block_on(commands::proxy::run(*proxy))
         }
     }
 }
 
 /// What every command that talks to a server needs first. `words` are the command line.
-fn start(log: &LogOptions, level_given: bool, words: &[OsString]) -> Result<(), Failure> {
-    telemetry::start(log, level_given)?;
+fn start(log: &LogOptions, level_given: bool, words: &[OsString]) {
+    telemetry::start(log, level_given);
     for stranger in cli::environment::strangers(words) {
         let name = stranger.name;
         let meant = stranger.similar.map_or(String::new(), |similar| {
@@ -94,7 +94,6 @@ fn start(log: &LogOptions, level_given: bool, words: &[OsString]) -> Result<(), 
         warn!(target: telemetry::STARTUP, "no option is set by {name}, which is ignored{meant}");
     }
     open_files::raise();
-    Ok(())
 }
 
 /// Runs a command to its end. What it leaves behind (a read of stdin that cannot be cancelled) does

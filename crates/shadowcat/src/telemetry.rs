@@ -4,37 +4,33 @@
 //! filter and their form. `--log-level` sets the level of Shadowcat's own events and leaves those of
 //! the libraries below it at warnings: at debug they would print header fields, and these hold
 //! secrets. `RUST_LOG` sets any filter and is followed as it is; only `--log-level` on the command
-//! line itself outranks it.
+//! line itself outranks it. It is often there for other programs, so one that cannot be read is
+//! warned of and no reason not to start.
 
 use std::io::IsTerminal as _;
 
+use tracing::warn;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 
 use crate::cli::options::LogOptions;
 use crate::cli::values::{LogFormat, LogLevel};
-use crate::failure::Failure;
 
 /// The target of events that must be seen at every level: where we listen, and what of the settings
 /// is not heard.
 pub(crate) const STARTUP: &str = "shadowcat::startup";
 
 /// Starts logging.
-///
-/// # Errors
-/// [`Failure::Usage`] when `RUST_LOG` cannot be parsed.
-pub(crate) fn start(options: &LogOptions, level_given: bool) -> Result<(), Failure> {
+pub(crate) fn start(options: &LogOptions, level_given: bool) {
     let rust_log = std::env::var("RUST_LOG")
         .ok()
         .filter(|filter| !filter.is_empty() && !level_given);
-    let filter = match rust_log {
-        Some(filter) => EnvFilter::builder().parse(filter).map_err(|error| {
-            Failure::Usage(format!(
-                "RUST_LOG: {error}; write a filter such as info or shadowcat=debug"
-            ))
-        })?,
-        None => EnvFilter::new(directives(options.log_level)),
+    let parsed = rust_log.map(|filter| EnvFilter::builder().parse(filter));
+    let (filter, unreadable) = match parsed.transpose() {
+        Ok(filter) => (filter, None),
+        Err(error) => (None, Some(error)),
     };
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(directives(options.log_level)));
     let filter = match format!("{STARTUP}=info").parse() {
         Ok(directive) => filter.add_directive(directive),
         Err(_) => filter,
@@ -49,7 +45,12 @@ pub(crate) fn start(options: &LogOptions, level_given: bool) -> Result<(), Failu
         LogFormat::Text => lines.with_target(false).init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),
     }
-    Ok(())
+    if let Some(error) = unreadable {
+        warn!(
+            target: STARTUP,
+            "RUST_LOG is ignored: {error}; write a filter such as info or shadowcat=debug"
+        );
+    }
 }
 
 fn directives(level: LogLevel) -> &'static str {

@@ -287,8 +287,22 @@ fn the_environment_gives_options_and_the_command_line_beats_it() {
     let command = &mut shadowcat(&["reverse", "--", "node"]);
     let error = complaint(command.env("SHADOWCAT_ENV", "A=1\nB"), 2);
     assert!(error.contains("NAME=VALUE"), "{error}");
-    let error = complaint(reverse(&[]).env("RUST_LOG", "shadowcat=loud"), 2);
-    assert!(error.contains("RUST_LOG"), "{error}");
+}
+
+/// It is there for other programs as often as for this one.
+#[test]
+fn a_log_filter_that_cannot_be_read_is_warned_of() {
+    let output = shadowcat(&["reverse", "--", "no-such-command-here"])
+        .env("RUST_LOG", "shadowcat=loud")
+        .output()
+        .unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let first = stderr.lines().next().unwrap();
+    assert!(
+        first.contains("WARN") && first.contains("RUST_LOG is ignored: "),
+        "{stderr}"
+    );
 }
 
 /// The proxy starts all the same, and says so before anything else.
