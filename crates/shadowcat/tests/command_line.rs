@@ -155,6 +155,18 @@ fn usage_errors_are_one_line_that_says_what_to_do() {
             "there is no option '--lisen'; a similar one is '--listen'; see",
         ),
         (&["sse", "http://h/", "-y"], "no option '-y'; see"),
+        (
+            &["reverse", "--retry-jitter", "-1", "http://h/"],
+            "invalid value '-1' for '--retry-jitter <FACTOR>': write a factor from 0 to 1",
+        ),
+        (
+            &["reverse", "--retry-max", "-1s", "http://h/"],
+            "invalid value '-1s' for '--retry-max': it must not be negative; see",
+        ),
+        (
+            &["reverse", "--allow-remote=maybe", "http://h/"],
+            "for '--allow-remote[=<BOOL>]': write on or off, 1 or 0, yes or no; see",
+        ),
         (&["forward", "http://h/", "--", "node"], "either"),
         (&["forward", "--lisen", "x"], "'--listen'"),
         (&["forward", "ftp://h/"], "http://"),
@@ -289,6 +301,63 @@ fn the_environment_gives_options_and_the_command_line_beats_it() {
     assert!(error.contains("NAME=VALUE"), "{error}");
 }
 
+/// Nobody who reads the error wrote the option that it is about.
+#[test]
+fn a_value_from_the_environment_is_blamed_on_its_variable() {
+    let reverse =
+        |arguments: &[&str]| shadowcat(&[&["reverse"], arguments, &["http://h/"]].concat());
+    for (variable, value, option) in [
+        ("RETRY_MAX", "xx", "--retry-max"),
+        ("RETRY_MAX", "10ms", "--retry-max"),
+        ("ALLOW_REMOTE", "maybe", "--allow-remote"),
+        ("RETRY_JITTER", "-1", "--retry-jitter"),
+        ("LISTEN", "0.0.0.0:0", "--listen"),
+        ("HEADER", "s3cret", "--header"),
+    ] {
+        let variable = format!("SHADOWCAT_{variable}");
+        let error = complaint(reverse(&[]).env(&variable, value), 2);
+        let origin = format!("; {option} is set by {variable} in the environment");
+        assert_eq!(error.matches(&origin).count(), 1, "{error}");
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+    for written in [&["--retry-max", "10ms"][..], &["--retry-max=10ms"]] {
+        let error = complaint(reverse(written).env("SHADOWCAT_RETRY_MAX", "xx"), 2);
+        assert!(!error.contains("SHADOWCAT_RETRY_MAX"), "{error}");
+    }
+    // Another option that begins like it.
+    let attempts = reverse(&["--retry-max-attempts", "0"])
+        .env("SHADOWCAT_RETRY_MAX", "40s")
+        .output()
+        .unwrap();
+    assert!(!text(&attempts.stderr).contains("SHADOWCAT"));
+}
+
+#[test]
+fn a_flag_s_variable_takes_the_usual_spellings() {
+    let check = |value: &str| {
+        let mut command = shadowcat(&["check", "--", "no-such-command-here"]);
+        command.env("SHADOWCAT_JSON", value);
+        command
+    };
+    for (value, json) in [
+        ("1", true),
+        ("true", true),
+        ("yes", true),
+        ("on", true),
+        ("0", false),
+        ("false", false),
+        ("no", false),
+    ] {
+        let output = check(value).output().unwrap();
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{value}: {stderr}");
+        assert_eq!(text(&output.stdout).starts_with('{'), json, "{value}");
+    }
+    let error = complaint(&mut check("maybe"), 2);
+    assert!(error.contains("write on or off"), "{error}");
+    assert!(error.contains("SHADOWCAT_JSON"), "{error}");
+}
+
 /// It is there for other programs as often as for this one.
 #[test]
 fn a_log_filter_that_cannot_be_read_is_warned_of() {
@@ -387,4 +456,12 @@ fn the_version_is_the_package_s() {
         text(&output.stdout),
         concat!("shadowcat ", env!("CARGO_PKG_VERSION"), "\n")
     );
+    for command in ["forward", "reverse", "check", "sse", "demo"] {
+        let output = shadowcat(&[command, "--version"]).output().unwrap();
+        let version = text(&output.stdout);
+        assert!(
+            version.contains(env!("CARGO_PKG_VERSION")) && version.contains(command),
+            "{version}"
+        );
+    }
 }

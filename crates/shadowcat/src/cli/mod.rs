@@ -91,6 +91,7 @@ Examples:
 #[command(
     name = "shadowcat",
     version,
+    propagate_version = true,
     about = "An MCP proxy that keeps broken connections from losing, duplicating or reordering messages",
     after_help = EXAMPLES,
     disable_help_subcommand = false,
@@ -183,7 +184,7 @@ struct CheckWords {
     server: ServerOptions,
 
     /// Print the findings as one line of JSON
-    #[arg(long)]
+    #[arg(long, value_parser = values::switch())]
     json: bool,
 
     /// How long the whole check may take, besides what a command takes to end
@@ -209,7 +210,7 @@ struct SseWords {
     last_event_id: Option<String>,
 
     /// Print each event as an object of id, event and data
-    #[arg(long)]
+    #[arg(long, value_parser = values::switch())]
     json: bool,
 
     #[command(flatten)]
@@ -312,23 +313,22 @@ pub fn command() -> clap::Command {
     let with_variable = |arg: clap::Arg| match arg.get_long() {
         Some(long) => {
             let variable = format!("SHADOWCAT_{}", long.to_uppercase().replace('-', "_"));
+            // What is out of range is told so, and is not taken for an option.
+            let with_value = arg.get_action().takes_values() && !arg.is_require_equals_set();
+            let arg = arg.allow_negative_numbers(with_value);
             // Values may be secrets: the help shows names only.
             arg.env(variable).hide_env_values(true)
         }
         None => arg,
     };
+    let log_quietly =
+        |command: clap::Command| command.mut_arg("log_level", |level| level.default_value("error"));
     Cli::command()
         .mut_subcommands(|subcommand| subcommand.mut_args(with_variable))
         // What breaks is said in the sums.
-        .mut_subcommand("demo", |demo| {
-            demo.mut_arg("log_level", |level| level.default_value("error"))
-        })
-        .mut_subcommand("check", |check| {
-            check.mut_arg("log_level", |level| level.default_value("error"))
-        })
-        .mut_subcommand("sse", |sse| {
-            sse.mut_arg("log_level", |level| level.default_value("error"))
-        })
+        .mut_subcommand("demo", log_quietly)
+        .mut_subcommand("check", log_quietly)
+        .mut_subcommand("sse", log_quietly)
 }
 
 /// What a proxy's options are when none is given.
@@ -351,16 +351,14 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, Failure> {
     let words = std::iter::once(OsString::from("shadowcat")).chain(arguments.iter().cloned());
     let parsed = command().try_get_matches_from(words);
     let read = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?.command, matches)));
+    let grammar = command();
+    let (first, rest) = arguments.split_at(arguments.len().min(1));
+    let subcommand = first.first().and_then(|name| grammar.find_subcommand(name));
     match read {
-        Ok((words, matches)) => words.parse(&matches),
-        Err(error) => {
-            let grammar = command();
-            let (first, rest) = match arguments.split_first() {
-                Some((first, rest)) => (grammar.find_subcommand(first), rest),
-                None => (None, &[][..]),
-            };
-            usage::explain(&error, first, rest).map(Invocation::Print)
-        }
+        Ok((words, matches)) => words
+            .parse(&matches)
+            .map_err(|failure| usage::with_variables(failure, subcommand, rest)),
+        Err(error) => usage::explain(&error, subcommand, rest).map(Invocation::Print),
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
 use shadowcat_mcp::version::ProtocolVersion;
 
@@ -72,7 +71,7 @@ pub struct ProtocolOptions {
     #[arg(
         long, value_name = "BOOL", default_value = "off", default_missing_value = "on",
         num_args = 0..=1, require_equals = true, hide_possible_values = true,
-        action = ArgAction::Set, value_parser = BoolishValueParser::new()
+        action = ArgAction::Set, value_parser = values::switch()
     )]
     pub retry_idempotent_tools: bool,
 }
@@ -175,7 +174,7 @@ pub struct AccessOptions {
     #[arg(
         long, value_name = "BOOL", default_value = "off", default_missing_value = "on",
         num_args = 0..=1, require_equals = true, hide_possible_values = true,
-        action = ArgAction::Set, value_parser = BoolishValueParser::new()
+        action = ArgAction::Set, value_parser = values::switch()
     )]
     pub allow_remote: bool,
 
@@ -185,7 +184,7 @@ pub struct AccessOptions {
     #[arg(
         long, value_name = "BOOL", default_value = "off", default_missing_value = "on",
         num_args = 0..=1, require_equals = true, hide_possible_values = true,
-        action = ArgAction::Set, value_parser = BoolishValueParser::new()
+        action = ArgAction::Set, value_parser = values::switch()
     )]
     pub forward_auth: bool,
 }

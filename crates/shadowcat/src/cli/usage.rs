@@ -27,14 +27,71 @@ pub(crate) fn explain(
                 "unexpected word {word:?}; a command to start goes after \"--\", words with blanks \
                  into quotes"
             ),
-            (None, None) => mistyped(error).unwrap_or_else(|| one_line(&rendered)),
+            (None, None) => negative(error, words)
+                .or_else(|| mistyped(error))
+                .unwrap_or_else(|| one_line(&rendered)),
         },
         _ => one_line(&rendered),
     };
+    let text = text.clone() + &variables(&text, subcommand, words);
     let see = subcommand.map_or(String::new(), |command| format!(" {}", command.get_name()));
     Err(Failure::Usage(format!(
         "{text}; see \"shadowcat{see} --help\""
     )))
+}
+
+/// The failure, with the variables that the options it names were given by.
+pub(crate) fn with_variables(
+    failure: Failure,
+    subcommand: Option<&Command>,
+    words: &[OsString],
+) -> Failure {
+    match failure {
+        Failure::Usage(text) => {
+            let variables = variables(&text, subcommand, words);
+            Failure::Usage(text + &variables)
+        }
+        failure @ Failure::Runtime(_) => failure,
+    }
+}
+
+/// Where the values of the options that `text` names come from, as far as that is the environment:
+/// whoever reads it wrote no such option.
+fn variables(text: &str, subcommand: Option<&Command>, words: &[OsString]) -> String {
+    let mut origins = String::new();
+    let arguments = subcommand.into_iter().flat_map(Command::get_arguments);
+    for argument in arguments.filter(|argument| !is_written(argument, words)) {
+        if let (Some(option), Some(variable)) = (argument.get_long(), argument.get_env())
+            && names(text, option)
+            && std::env::var_os(variable).is_some()
+        {
+            let variable = variable.to_string_lossy();
+            origins += &format!("; --{option} is set by {variable} in the environment");
+        }
+    }
+    origins
+}
+
+/// Whether an option stands on the command line itself.
+fn is_written(argument: &Arg, words: &[OsString]) -> bool {
+    let Some(option) = argument.get_long() else {
+        return true;
+    };
+    let words = words.iter().map(|word| word.to_string_lossy());
+    let mut options = words.take_while(|word| word != "--");
+    options.any(|word| {
+        let name = word.split('=').next().unwrap_or_default();
+        name.strip_prefix("--") == Some(option)
+    })
+}
+
+/// Whether a text names an option, and not one that only begins like it.
+fn names(text: &str, option: &str) -> bool {
+    let mut mentions = text.split("--").skip(1);
+    mentions.any(|mention| {
+        let rest = mention.strip_prefix(option);
+        rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '-'))
+    })
 }
 
 /// The command line as it should be, where the words of a command stand without "--" before them.
@@ -92,6 +149,26 @@ fn stray_word(error: &Error) -> Option<&str> {
         ContextValue::String(word) if !word.starts_with('-') => Some(word),
         _ => None,
     }
+}
+
+/// A value that begins with a minus sign and is no number: the library takes it for an option.
+fn negative(error: &Error, words: &[OsString]) -> Option<String> {
+    let taken_for = match error.get(ContextKind::InvalidArg)? {
+        ContextValue::String(word) => word,
+        _ => return None,
+    };
+    let digit = |c: char| c.is_ascii_digit();
+    taken_for
+        .strip_prefix('-')
+        .filter(|rest| rest.starts_with(digit))?;
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    let pair = words.windows(2).find(|pair| {
+        pair[0].starts_with("--") && !pair[0].contains('=') && pair[1].starts_with(taken_for)
+    })?;
+    Some(format!(
+        "invalid value '{}' for '{}': it must not be negative",
+        pair[1], pair[0]
+    ))
 }
 
 /// A mistyped option. The library's own message goes on to say how a server's command would be given

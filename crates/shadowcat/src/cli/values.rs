@@ -3,12 +3,13 @@
 //! Every parser gives a value that needs no further check; its error completes the sentence
 //! "invalid value '…' for '--option': …" and says what to write instead.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{BoolishValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use http::Uri;
 use shadowcat_mcp::origin;
 use shadowcat_mcp::version::ProtocolVersion;
@@ -72,6 +73,36 @@ pub(crate) fn jitter(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(factor) if (0.0..=1.0).contains(&factor) => Ok(factor),
         _ => Err("write a factor from 0 to 1, such as 0.3".into()),
+    }
+}
+
+/// On or off, in the usual spellings.
+pub(crate) fn switch() -> impl TypedValueParser<Value = bool> {
+    Switch(BoolishValueParser::new())
+}
+
+/// The library's parser, with an error that says what to write.
+#[derive(Clone)]
+struct Switch(BoolishValueParser);
+
+impl TypedValueParser for Switch {
+    type Value = bool;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<bool, clap::Error> {
+        let parsed = self.0.parse_ref(command, argument, value);
+        parsed.or_else(|_| {
+            let wrong = |_: &str| Err::<bool, _>("write on or off, 1 or 0, yes or no");
+            wrong.parse_ref(command, argument, value)
+        })
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        self.0.possible_values()
     }
 }
 
