@@ -83,7 +83,7 @@ const OPTIONS: [&str; 6] = [
     "--session-ttl",
     "1s",
     "--request-timeout",
-    "2s",
+    "5s",
     "--log-level",
     "error",
 ];
