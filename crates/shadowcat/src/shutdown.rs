@@ -1,4 +1,10 @@
-//! SIGINT and SIGTERM: the first asks for an orderly end, a second one ends at once.
+//! SIGINT, SIGTERM and SIGHUP: the first asks for an orderly end, a second one ends at once.
+//!
+//! SIGHUP is never the second. It is what a closed terminal sends, together with the end of stdin
+//! and twice: from its shell, and from the kernel once the shell is gone.
+
+#[cfg(unix)]
+mod hang_up;
 
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -19,8 +25,10 @@ pub(crate) fn on_signals() -> Result<CancellationToken, Failure> {
     tokio::spawn(async move {
         loop {
             let signal = signals.next().await;
-            if asked.is_cancelled() {
-                std::process::exit(128 + signal.number);
+            match signal.status {
+                Some(status) if asked.is_cancelled() => std::process::exit(status),
+                None if asked.is_cancelled() => continue,
+                _ => {}
             }
             info!(
                 signal = signal.name,
@@ -34,25 +42,33 @@ pub(crate) fn on_signals() -> Result<CancellationToken, Failure> {
 
 struct Received {
     name: &'static str,
-    number: i32,
+    /// With which exit status it ends the process as a second signal; `None` where it does not.
+    status: Option<i32>,
 }
 
 const INTERRUPT: Received = Received {
     name: "SIGINT",
-    number: 2,
+    status: Some(128 + 2),
 };
 
 #[cfg(unix)]
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    /// Unless it is ignored.
+    hang_up: Option<tokio::signal::unix::Signal>,
 }
 
 #[cfg(unix)]
 impl Signals {
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
+        let hang_up = match hang_up::is_ignored() {
+            true => None,
+            false => Some(signal(SignalKind::hangup())?),
+        };
         Ok(Self {
+            hang_up,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
         })
@@ -61,11 +77,22 @@ impl Signals {
     async fn next(&mut self) -> Received {
         const TERMINATE: Received = Received {
             name: "SIGTERM",
-            number: 15,
+            status: Some(128 + 15),
+        };
+        const HANG_UP: Received = Received {
+            name: "SIGHUP",
+            status: None,
+        };
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
         };
         tokio::select! {
             _ = self.interrupt.recv() => INTERRUPT,
             _ = self.terminate.recv() => TERMINATE,
+            _ = hang_up => HANG_UP,
         }
     }
 }

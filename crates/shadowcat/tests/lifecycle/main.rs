@@ -11,5 +11,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod hang_up;
 mod http;
 mod stdio;
