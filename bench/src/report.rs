@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use crate::marks::{Limit, Mark};
 use crate::results::{Calls, Results, TargetCalls};
 use crate::stats::Spread;
-use crate::suite::Settings;
+use crate::suite::{DRAWS_OF_ONE, Settings};
 use crate::wire::Tool;
 
 const INTRODUCTION: &str = "\
@@ -91,8 +91,8 @@ fn write_machine(out: &mut String, results: &Results) -> fmt::Result {
     }
     writeln!(
         out,
-        "- {rounds} rounds, windows of {window:?} after {warm_up:?} of warm-up, {starts} starts, \
-         {per_session} calls per session, {workers} workers"
+        "- {rounds} rounds, windows of {window:?} after {warm_up:?} of warm-up, {DRAWS_OF_ONE} a round for JSON and event-stream \
+         answers with 1 in flight, {starts} starts, {per_session} calls per session, {workers} workers"
     )
 }
 
