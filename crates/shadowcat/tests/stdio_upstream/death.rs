@@ -54,7 +54,7 @@ fn a_command_that_fails_at_once_is_to_be_started_by_hand() {
 }
 
 /// What a local user is told of a server that says "no database at s3cret-place" and exits.
-const TOLD: &str = "exit status: 4; it said: no database at ***";
+const TOLD: &str = "exit status: 4; its last line on stderr: no database at ***";
 const COMPLAINS: [&str; 2] = ["--env", "PLACE=s3cret-place"];
 
 #[test]
@@ -84,7 +84,7 @@ fn whoever_reaches_us_is_told_how_the_server_ended_and_the_log_what_it_said() {
         let (mut proxy, http) = Proxy::listening(mode, &COMPLAINS, &["sh", "-c", SERVER]);
         let body = http.session().call(2, "x/complain").body;
         assert!(body.contains("(sh) ended with exit status: 4"), "{body}");
-        assert!(!body.contains("said"), "{body}");
+        assert!(!body.contains("stderr"), "{body}");
         assert!(!body.contains("no database"), "{body}");
         let logged = proxy.until("a server's process ended by itself");
         assert!(logged.contains("no database at ***"), "{logged}");
@@ -101,7 +101,7 @@ fn a_crash_is_noticed_while_a_descendant_holds_the_pipe_and_ends_the_descendant(
     assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
     assert!(body.contains("signal: 9"), "{body}");
     // What it wrote before is read, though its stderr has no end.
-    assert!(body.contains("it said: left "), "{body}");
+    assert!(body.contains("its last line on stderr: left "), "{body}");
     let left = proxy.until("sh: left ");
     let left: i32 = left.split("left ").nth(1).unwrap().parse().unwrap();
     eventually("the descendant ends", || !runs(left));

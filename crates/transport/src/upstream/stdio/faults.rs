@@ -51,7 +51,9 @@ impl Death {
             Self::InputClosed => "closed its stdin".to_owned(),
             Self::Lost(error) => format!("was lost: {error}"),
         };
-        let said = last_line.map_or(String::new(), |line| format!("; it said: {line}"));
+        let said = last_line.map_or(String::new(), |line| {
+            format!("; its last line on stderr: {line}")
+        });
         let next = match productive {
             true => "",
             false => "; it had answered nothing: start the command by hand to see what it needs",
