@@ -63,7 +63,7 @@ pub enum DialError {
     Timeout,
     /// The two sides do not agree on TLS: an unknown certificate, no common version. Stays until
     /// somebody changes a configuration.
-    #[error("TLS: {0}")]
+    #[error("TLS: {}", tls_words(.0))]
     Tls(rustls::Error),
 }
 
@@ -78,8 +78,44 @@ impl DialError {
             Self::Tls(rustls::Error::InvalidMessage(_)) => {
                 "does it speak plain http at this port? Then its URL begins with http://"
             }
+            Self::Tls(error) if is_unknown_issuer(error) => {
+                "if you trust it, add its issuer's certificate to those of this machine, or name \
+                 the PEM file in SSL_CERT_FILE (Linux, BSD)"
+            }
+            Self::Tls(error) if is_authority_s_own(error) => {
+                "give the server a certificate of its own (basicConstraints CA:FALSE), and name \
+                 the PEM file of its issuer in SSL_CERT_FILE (Linux, BSD)"
+            }
             Self::Tls(_) => "is its certificate one that this machine trusts?",
         }
+    }
+}
+
+/// What is wrong, in words where the library has a name only.
+fn tls_words(error: &rustls::Error) -> String {
+    if is_unknown_issuer(error) {
+        "the server's certificate is signed by nobody that this machine trusts".to_owned()
+    } else if is_authority_s_own(error) {
+        "the server's certificate is that of a certificate authority, signed by itself".to_owned()
+    } else {
+        error.to_string()
+    }
+}
+
+fn is_unknown_issuer(error: &rustls::Error) -> bool {
+    matches!(
+        error,
+        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)
+    )
+}
+
+/// What `openssl req -x509` makes when it is told nothing else.
+fn is_authority_s_own(error: &rustls::Error) -> bool {
+    match error {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) => {
+            other.0.to_string() == "CaUsedAsEndEntity"
+        }
+        _ => false,
     }
 }
 

@@ -51,6 +51,24 @@ async fn a_server_without_tls_is_a_tls_error() {
     assert!(error.advice().contains("http://"), "{}", error.advice());
 }
 
+/// The library's own words for it are the name of a variant.
+#[test]
+fn a_certificate_that_is_not_trusted_is_explained() {
+    let invalid = |error| DialError::Tls(rustls::Error::InvalidCertificate(error));
+    let own = io::Error::other("CaUsedAsEndEntity");
+    let own = rustls::CertificateError::Other(rustls::OtherError(Arc::new(own)));
+    for (error, words) in [
+        (rustls::CertificateError::UnknownIssuer, "signed by nobody"),
+        (own, "signed by itself"),
+    ] {
+        let error = invalid(error);
+        assert!(error.to_string().contains(words), "{error}");
+        assert!(error.advice().contains("SSL_CERT_FILE"), "{error}");
+    }
+    let expired = invalid(rustls::CertificateError::Expired).to_string();
+    assert!(expired.contains("Expired"), "{expired}");
+}
+
 #[tokio::test]
 async fn https_goes_through_the_proxy_s_tunnel() {
     let (port, first) = listener(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").await;
