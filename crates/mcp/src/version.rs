@@ -138,6 +138,12 @@ impl VersionPolicy {
         self.min.is_none_or(|min| version >= min) && self.pin.is_none_or(|pin| version == pin)
     }
 
+    /// The option that refuses versions, as it is written.
+    fn option(&self) -> Option<String> {
+        let pin = self.pin.map(|version| format!("--pin {version}"));
+        pin.or_else(|| self.min.map(|version| format!("--min-version {version}")))
+    }
+
     /// The versions of an era that may be used, newest first.
     #[must_use]
     pub fn supported(&self, era: Era) -> Vec<ProtocolVersion> {
@@ -213,6 +219,8 @@ pub enum VersionError {
         answered: String,
         /// What would have been accepted.
         supported: Vec<ProtocolVersion>,
+        /// The operator's option that leaves no more, if there is one.
+        option: Option<String>,
     },
     /// A handshake message without what it must hold.
     Malformed(&'static str),
@@ -272,6 +280,7 @@ impl LegVersion {
                 requested: requested.clone(),
                 answered: answered.to_owned(),
                 supported: policy.served(Era::Legacy),
+                option: policy.option(),
             });
         };
         *self = Self::Negotiated {
@@ -299,6 +308,7 @@ impl LegVersion {
                 requested: named.to_string(),
                 answered: negotiated.to_string(),
                 supported: vec![negotiated],
+                option: None,
             });
         }
         *self = Self::Validated { negotiated };
@@ -327,12 +337,17 @@ impl fmt::Display for VersionError {
                 requested,
                 answered,
                 supported,
-            } => write!(
-                f,
-                "the client asked for protocol version {requested}, the server answered \
-                 {answered}; accepted here: {}",
-                list(supported)
-            ),
+                option,
+            } => {
+                let option = option.as_ref().map(|option| format!(" ({option})"));
+                write!(
+                    f,
+                    "the client asked for protocol version {requested}, the server answered \
+                     {answered}; accepted here: {}{}",
+                    list(supported),
+                    option.unwrap_or_default()
+                )
+            }
             Self::Malformed(what) => f.write_str(what),
         }
     }
@@ -445,36 +460,20 @@ mod tests {
 
     #[test]
     fn a_server_cannot_take_the_session_below_the_minimum_or_off_the_pin() {
-        let min = Some(ProtocolVersion::V2025_06_18);
+        let version = Some(ProtocolVersion::V2025_06_18);
+        let policy = |min, pin| VersionPolicy { min, pin };
         for (policy, answered, accepted) in [
-            (VersionPolicy { min, pin: None }, "2025-03-26", false),
-            (VersionPolicy { min, pin: None }, "2025-06-18", true),
-            (
-                VersionPolicy {
-                    min: None,
-                    pin: min,
-                },
-                "2025-11-25",
-                false,
-            ),
-            (
-                VersionPolicy {
-                    min: None,
-                    pin: min,
-                },
-                "2025-06-18",
-                true,
-            ),
+            (policy(version, None), "2025-03-26", false),
+            (policy(version, None), "2025-06-18", true),
+            (policy(None, version), "2025-11-25", false),
+            (policy(None, version), "2025-06-18", true),
             (VersionPolicy::default(), "2026-07-28", false),
             (VersionPolicy::default(), "1999-01-01", false),
         ] {
             let mut leg = LegVersion::default();
             leg.request("2025-11-25").unwrap();
-            assert_eq!(
-                leg.negotiate(answered, &policy).is_ok(),
-                accepted,
-                "{answered}"
-            );
+            let taken = leg.negotiate(answered, &policy).is_ok();
+            assert_eq!(taken, accepted, "{answered}");
         }
     }
 
@@ -490,6 +489,7 @@ mod tests {
         let response = error.to_response(&RequestId::Integer(1));
         let text = std::str::from_utf8(response.raw()).unwrap();
         assert!(text.contains(r#""code":-32602"#), "{text}");
+        assert!(text.contains("(--min-version 2025-11-25)"), "{text}");
         assert!(
             text.contains(r#"{"supported":["2025-11-25"],"requested":"2025-11-25"}"#),
             "{text}"
