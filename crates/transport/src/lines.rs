@@ -144,11 +144,11 @@ fn last(line: &[u8]) -> &[u8] {
     &line[line.len().saturating_sub(EXCERPT)..]
 }
 
-/// The first bytes of a bad line, fit for a log.
+/// The first bytes of a bad line, for a field of a log line, which escapes it.
 pub(crate) fn excerpt(line: &[u8]) -> String {
     let shown = String::from_utf8_lossy(&line[..EXCERPT.min(line.len())]);
     let dots = if line.len() > EXCERPT { "…" } else { "" };
-    format!("{}{dots}", shown.escape_debug())
+    format!("{shown}{dots}")
 }
 
 #[cfg(test)]
@@ -163,6 +163,13 @@ mod tests {
             all.push(line);
         }
         all
+    }
+
+    /// The log's own quotes are the only ones.
+    #[test]
+    fn an_excerpt_is_escaped_by_nobody_but_the_log() {
+        assert_eq!(excerpt(br#"{"id":3}"#), r#"{"id":3}"#);
+        assert_eq!(excerpt(&[b'x'; EXCERPT + 1]).chars().last(), Some('…'));
     }
 
     #[tokio::test]

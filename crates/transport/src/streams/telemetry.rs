@@ -214,7 +214,8 @@ impl Telemetry {
             (StateName::Connecting, StateName::Backoff) if self.kind == Kind::Session => {
                 let (words, server) = (Words::of(self.kind), &self.streams.server);
                 let wait = transition.until.map(|until| rounded(until - transition.at));
-                warn!(%server, detail, ?wait, unproductive, "{}", words.not_back);
+                let wait = wait.map(tracing::field::debug);
+                warn!(%server, detail, wait, unproductive, "{}", words.not_back);
             }
             _ => {}
         }

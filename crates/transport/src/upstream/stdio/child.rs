@@ -357,7 +357,7 @@ impl Life {
             if let Some(ask) = ask {
                 info!(
                     server = self.shared.name,
-                    ?ask,
+                    signal = ask.signal(),
                     "the server's process did not end by itself"
                 );
                 self.process.ask(ask);

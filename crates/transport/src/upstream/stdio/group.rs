@@ -22,6 +22,16 @@ pub enum Ask {
     Kill,
 }
 
+impl Ask {
+    /// What it is called.
+    pub(super) fn signal(self) -> &'static str {
+        match self {
+            Self::Terminate => "SIGTERM",
+            Self::Kill => "SIGKILL",
+        }
+    }
+}
+
 #[cfg(unix)]
 impl Group {
     /// The group led by the process of this id, if it still has one.
