@@ -31,7 +31,7 @@ impl Shared {
             return Ok(());
         }
         Err(
-            shutting_down(Executed::No, "Shadowcat is shutting down; try again later")
+            shutting_down(Executed::No, "nothing new is begun; try again later")
                 .after(Some(RETRY_AFTER)),
         )
     }
@@ -42,7 +42,7 @@ impl Session {
     pub(crate) fn say_shutting_down(&self) {
         let _ = self.epitaph.set(shutting_down(
             Executed::Unknown,
-            "Shadowcat is shutting down, and the response did not come within --drain-timeout",
+            "the response did not come within --drain-timeout",
         ));
     }
 }

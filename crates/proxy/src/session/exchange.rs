@@ -410,8 +410,10 @@ impl Exchange {
                 if self.method != Method::Initialize {
                     session.cancel_upstream(&self.id, &self.bounds.flight, "request timed out");
                 }
-                Fault::new(Side::Upstream, FaultKind::Timeout, Executed::Unknown)
-                    .because("no response within --request-timeout")
+                let timeout = session.shared.config.request_timeout.unwrap_or_default();
+                Fault::new(Side::Upstream, FaultKind::Timeout, Executed::Unknown).because(format!(
+                    "no response within {timeout:?} (--request-timeout)"
+                ))
             }
         };
         fault.executed = match self.sent {

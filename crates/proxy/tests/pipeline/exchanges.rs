@@ -440,6 +440,8 @@ async fn what_never_left_was_not_executed() {
     let initialized = proxy.server.sent().await;
     let body = client.post(CALL).await.body();
     assert!(body.contains(&data("timeout", "no")), "{body}");
+    let words = "no response within 1s (--request-timeout)";
+    assert!(body.contains(words), "{body}");
     initialized.accept();
     let posting = client.posting(CALL);
     let _request = proxy.server.request().await;

@@ -173,7 +173,7 @@ async fn a_drain_serves_what_is_open_and_refuses_what_is_new() {
             assert!(fault["retry_after"].is_number(), "{mode}: {answer}");
             let text = answer["error"]["message"].as_str().unwrap();
             assert!(
-                text.contains("Shadowcat is shutting down"),
+                text.contains("shadowcat: shutting down: "),
                 "{mode}: {text}"
             );
         }
@@ -195,7 +195,7 @@ async fn a_drain_serves_what_is_open_and_refuses_what_is_new() {
                 "{mode}: {refused:?}"
             );
             assert!(
-                refused.body.contains("Shadowcat is shutting down"),
+                refused.body.contains("shadowcat: shutting down: "),
                 "{mode}: {refused:?}"
             );
         }
@@ -241,7 +241,7 @@ async fn what_does_not_finish_in_time_is_cut() {
             "{mode}: {last}"
         );
         assert!(
-            last.contains("Shadowcat is shutting down"),
+            last.contains("shadowcat: shutting down: "),
             "{mode}: {last}"
         );
     }
