@@ -33,6 +33,7 @@ use tracing::{Instrument, Span, error, warn};
 
 use super::Session;
 use super::asks::Begun;
+use super::link::Current;
 use crate::config::OnSessionLoss;
 
 /// How long the handshake of a replacement may take.
@@ -71,6 +72,33 @@ impl Session {
         let session = Arc::clone(self);
         let healing = async move { session.heal(generation).await };
         tokio::spawn(healing.instrument(Span::clone(&self.span)));
+    }
+
+    /// Where a loss ends the session, that of a pipe must not wait for a message to be noticed. The
+    /// standalone stream notices it; this is for before there is one, which begins with
+    /// `notifications/initialized`.
+    pub(super) fn watch_pipe(self: &Arc<Self>) {
+        let Current {
+            leg, generation, ..
+        } = self.current();
+        let heals = self.shared.config.on_session_loss == OnSessionLoss::Heal;
+        if heals || leg.has_response_heads() {
+            return;
+        }
+        let session = Arc::clone(self);
+        let watching = async move {
+            tokio::select! {
+                biased;
+                () = session.ended() => {}
+                fault = leg.died() => {
+                    // The stream tells of it after what came before.
+                    if !session.has_standalone() {
+                        session.lost(generation, &fault);
+                    }
+                }
+            }
+        };
+        tokio::spawn(watching.instrument(Span::clone(&self.span)));
     }
 
     /// Replaces the leg of this generation, trying until it works or the session ends.

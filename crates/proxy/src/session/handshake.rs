@@ -261,6 +261,7 @@ impl Session {
                 self.leg_negotiated(version);
                 in_request(|| info!(%version, "session initialized"));
                 self.set_open();
+                self.watch_pipe();
                 self.handshake.lock().result = Some(result);
                 response
             }

@@ -176,6 +176,13 @@ impl Session {
         tokio::spawn(pumping.instrument(Span::clone(&self.span)));
     }
 
+    /// Whether the upstream's stream is, or was, read for the current leg.
+    pub(super) fn has_standalone(&self) -> bool {
+        let generation = self.generation();
+        let pump = self.standalone.state.lock().pump;
+        pump.is_some_and(|(pumped, _)| pumped == generation)
+    }
+
     async fn pump(self: &Arc<Self>, leg: Arc<dyn Leg>, generation: u64) {
         let incoming = leg.standalone().await;
         {

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{INITIALIZE, Mark, Proxy, SERVER, eventually, request, runs};
 
@@ -51,6 +51,32 @@ fn a_command_that_fails_at_once_is_to_be_started_by_hand() {
     let (_proxy, http) = Proxy::reverse(&[], &["sh", "-c", SERVER]);
     let body = http.session().call(2, "x/exit").body;
     assert!(!body.contains("by hand"), "{body}");
+}
+
+/// A lost session that is passed on ends the process of a stdio client, whether or not the client had
+/// said that it is initialized.
+#[test]
+fn a_process_that_dies_takes_the_client_with_it_where_that_is_wanted() {
+    for initialized in [false, true] {
+        let options = ["forward", "--on-session-loss", "propagate", "--"];
+        let mut proxy = Proxy::start(&[&options[..], &["sh", "-c", SERVER]].concat());
+        let mut stdin = proxy.process().stdin.take().unwrap();
+        let mut answers = BufReader::new(proxy.process().stdout.take().unwrap()).lines();
+        writeln!(stdin, "{}", request(1, "initialize", INITIALIZE)).unwrap();
+        answers.next().unwrap().unwrap();
+        if initialized {
+            let said = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+            writeln!(stdin, "{said}").unwrap();
+        }
+        writeln!(stdin, "{}", request(2, "x/pid", "{}")).unwrap();
+        let answer = answers.next().unwrap().unwrap();
+        let (_, pid) = answer.split_once(r#""pid":"#).unwrap();
+        let pid = pid.split('}').next().unwrap().parse().unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        let status = proxy.wait();
+        assert_eq!(status.code(), Some(1), "{initialized}: {status}");
+        proxy.until("--on-session-loss propagate ends the client's with it");
+    }
 }
 
 /// What a local user is told of a server that says "no database at s3cret-place" and exits.

@@ -93,6 +93,12 @@ pub trait Leg: Send + Sync + 'static {
     /// decides where a message that names no request goes. No effect on HTTP.
     fn set_standalone_open(&self, open: bool);
 
+    /// On a pipe: ends when it is over, with the fault that it died of, even while nobody takes what
+    /// comes out of it. Over HTTP there is nothing that could die: never.
+    fn died(&self) -> BoxFuture<Fault> {
+        Box::pin(std::future::pending())
+    }
+
     /// Ends the session with the server: DELETE, or the child's end. Idempotent; bounded by a few
     /// seconds.
     fn close(&self) -> BoxFuture<()>;

@@ -103,6 +103,10 @@ impl Leg for AutoLeg {
         self.0.leg().set_standalone_open(open);
     }
 
+    fn died(&self) -> BoxFuture<Fault> {
+        self.0.leg().died()
+    }
+
     fn close(&self) -> BoxFuture<()> {
         self.0.leg().close()
     }

@@ -136,6 +136,11 @@ impl Leg for LegacySseLeg {
         self.link.router.set_standalone_open(open);
     }
 
+    fn died(&self) -> BoxFuture<Fault> {
+        let link = Arc::clone(&self.link);
+        Box::pin(async move { link.router.died().await })
+    }
+
     fn close(&self) -> BoxFuture<()> {
         self.link.closed.cancel();
         Box::pin(std::future::ready(()))

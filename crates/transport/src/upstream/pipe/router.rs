@@ -42,6 +42,8 @@ struct Inner {
     write: Box<dyn Fn(Message) + Send + Sync>,
     /// Deliver without waiting for room.
     hurry: CancellationToken,
+    /// Cancelled when the pipe is dead.
+    over: CancellationToken,
 }
 
 struct State {
@@ -95,6 +97,7 @@ impl Router {
             metrics,
             write: Box::new(write),
             hurry: CancellationToken::new(),
+            over: CancellationToken::new(),
         }))
     }
 
@@ -206,6 +209,7 @@ impl Router {
         let reader = state.standalone_reader.take();
         drop(state);
         self.hurry();
+        self.0.over.cancel();
         for (_, Open { mailbox, mark, .. }) in open {
             // What could be taken back was not written.
             let executed = if mark.withdraw() {
@@ -223,6 +227,15 @@ impl Router {
     /// The fault that the pipe died of.
     pub(crate) fn ended(&self) -> Option<Fault> {
         self.0.state.lock().end.clone()
+    }
+
+    /// Waits until the pipe is dead; the fault that it died of.
+    pub(crate) async fn died(&self) -> Fault {
+        self.0.over.cancelled().await;
+        match self.ended() {
+            Some(fault) => fault,
+            None => std::future::pending().await,
+        }
     }
 
     /// What belongs to no request. For one reader; what comes before it exists waits, within bounds.

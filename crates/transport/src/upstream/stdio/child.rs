@@ -152,6 +152,11 @@ impl Child {
         self.router.set_standalone_open(open);
     }
 
+    /// Waits until it is dead; what it died of.
+    pub(super) async fn died(&self) -> Fault {
+        self.router.died().await
+    }
+
     /// Ends the process and waits until it is gone.
     pub(super) async fn end(&self) {
         self.ending.cancel();

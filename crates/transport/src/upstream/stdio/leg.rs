@@ -95,6 +95,16 @@ impl Leg for ChildLeg {
         }
     }
 
+    fn died(&self) -> BoxFuture<Fault> {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move {
+            match inner.child.get() {
+                Some(child) => child.died().await,
+                None => std::future::pending().await,
+            }
+        })
+    }
+
     fn close(&self) -> BoxFuture<()> {
         let inner = Arc::clone(&self.0);
         Box::pin(async move {
