@@ -13,11 +13,11 @@ use shadowcat_transport::upstream::BoxFuture;
 use super::registry::Registry;
 use crate::session::{Session, Shared};
 use shadowcat_store::SessionKey;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tracing::info;
 
-/// How often idle sessions are looked for.
-const SWEEP: Duration = Duration::from_secs(10);
+/// How often idle sessions are looked for: four times in their time to live, but within these bounds.
+const SWEEP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// How often a drain looks whether something is still open.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
@@ -41,8 +41,11 @@ impl HttpGateway {
             shared,
         });
         let weak = Arc::downgrade(&gateway);
+        let (shortest, longest) = SWEEP;
+        let beat = (gateway.shared.config.session_ttl / 4).clamp(shortest, longest);
         tokio::spawn(async move {
-            let mut sweep = tokio::time::interval(SWEEP);
+            let mut sweep = tokio::time::interval(beat);
+            sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 sweep.tick().await;
                 let Some(gateway) = weak.upgrade() else {

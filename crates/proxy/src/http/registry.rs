@@ -191,15 +191,19 @@ impl Registry {
         }
     }
 
-    /// Ends what is idle for longer than its time to live, and forgets what has ended by itself.
+    /// Ends what is idle for longer than its time to live, and forgets what has ended by itself. A
+    /// server that takes its time to end holds up nobody else's, unless there are very many.
     pub(super) async fn sweep(&self) {
         let now = Instant::now();
         let gone = self.take_old(now);
-        let ending = gone.iter().map(|client| {
+        let ending = gone.into_iter().map(|client| {
             info!(parent: &*client.session.span, "session expired");
-            self.ending.track_future(client.end())
+            self.ending.spawn(async move { client.end().await })
         });
-        futures_util::future::join_all(ending).await;
+        let ending: Vec<_> = ending.collect();
+        if self.ending.len() > self.shared.config.max_sessions {
+            futures_util::future::join_all(ending).await;
+        }
         self.shared.log.expire(now.into_std()).await;
         let left: Vec<_> = self.sessions.read().values().cloned().collect();
         for client in left {

@@ -210,6 +210,33 @@ async fn an_idle_session_expires_and_a_busy_one_does_not() {
     assert_eq!((proxy.log.usage().bytes, proxy.log.usage().streams), (0, 0));
 }
 
+/// A short time to live is kept as well as a long one, also while the server of another session takes
+/// its time to end.
+#[tokio::test(start_paused = true)]
+async fn a_session_expires_within_a_quarter_of_its_time_to_live() {
+    let config = Config {
+        session_ttl: Duration::from_secs(4),
+        ..Config::default()
+    };
+    let habits = Habits {
+        close: Duration::from_secs(5),
+        ..Habits::default()
+    };
+    let proxy = Proxy::new(habits, config);
+    let mut idle = Vec::new();
+    for _ in 0..3 {
+        idle.push((proxy.initialized().await, Instant::now()));
+        sleep(Duration::from_secs(2)).await;
+    }
+    for (number, (client, since)) in idle.into_iter().enumerate() {
+        let gone = since + Duration::from_millis(5100);
+        tokio::time::sleep_until(gone).await;
+        let left = 2 - number as i64;
+        assert!(proxy.metrics.sessions.get() <= left, "{number}");
+        assert_eq!(client.post(CALL).await.status(), 404, "{number}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_vanished_client_left_open_does_not_keep_its_session_for_ever() {
     let config = Config {
