@@ -411,6 +411,24 @@ pub fn modern_client_legacy_server(id: &RequestId, requested: &str, server: &str
     )
 }
 
+/// -32022 for a modern client whose server refused `server/discover` and was not asked for its
+/// version; `served` are those that it may speak.
+#[must_use]
+pub fn modern_client_refused(
+    id: &RequestId,
+    requested: &str,
+    served: &[ProtocolVersion],
+) -> Message {
+    let text = format!(
+        "the client speaks {requested}, the server refused server/discover as servers before that \
+         version do: these cannot talk to each other yet; use a client that begins with initialize \
+         and speaks one of {}",
+        list(served)
+    );
+    let data = version_data(served.iter().map(|version| version.as_str()), requested);
+    build::error(Some(id), -32022, &text, Some(&data))
+}
+
 /// -32602 for a legacy client whose server speaks only 2026-07-28 or later.
 #[must_use]
 pub fn legacy_client_modern_server(id: &RequestId, requested: &str, server: &[String]) -> Message {

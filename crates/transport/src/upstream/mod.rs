@@ -47,6 +47,11 @@ pub trait Upstream: Send + Sync + 'static {
     /// The server's name in logs and errors, without secrets: a URL without credentials and
     /// query, or a command's file name.
     fn name(&self) -> &str;
+
+    /// Ends what was handed on ([`Leg::hand_on`]) and taken by no leg. Bounded by a few seconds.
+    fn end(&self) -> BoxFuture<()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// One session's relation with its server.
@@ -102,6 +107,14 @@ pub trait Leg: Send + Sync + 'static {
     /// Ends the session with the server: DELETE, or the child's end. Idempotent; bounded by a few
     /// seconds.
     fn close(&self) -> BoxFuture<()>;
+
+    /// Nobody uses this leg any more, and nothing that was asked by it is open or binds the server
+    /// to a session: from the call on, what the leg has is for the leg of `era` that needs it next.
+    /// One takes it; it ends if none does soon. What cannot be handed on is closed.
+    fn hand_on(&self, era: Era) -> BoxFuture<()> {
+        let _ = era;
+        self.close()
+    }
 }
 
 /// What goes with a request.

@@ -50,6 +50,8 @@ struct State {
     table: Table,
     open: HashMap<Key, Open>,
     waiting: Waiting,
+    /// Something of the server's was dropped that was for nobody here.
+    dropped: bool,
     standalone_reader: Option<Waker>,
     /// The pipe is dead.
     end: Option<Fault>,
@@ -91,6 +93,7 @@ impl Router {
                 table: Table::new(clients),
                 open: HashMap::new(),
                 waiting: Waiting::default(),
+                dropped: false,
                 standalone_reader: None,
                 end: None,
             }),
@@ -158,11 +161,15 @@ impl Router {
                 }
                 Route::Standalone(message) => return self.wait_for_standalone(&mut state, message),
                 Route::Stray => {
+                    state.dropped = true;
                     self.0.metrics.stray_responses.inc();
                     debug!("dropped a response that answers no open request");
                     return None;
                 }
-                Route::Nobody(message) => return self.nobody(&message),
+                Route::Nobody(message) => {
+                    state.dropped = true;
+                    return self.nobody(&message);
+                }
             }
         };
         if self.room(&mailbox).await {
@@ -222,6 +229,17 @@ impl Router {
         if let Some(reader) = reader {
             reader.wake();
         }
+    }
+
+    /// Puts other clients in the place of those that have nothing open any more. False if it cannot
+    /// be: the pipe is dead, something is open, or others might have wanted what was dropped.
+    pub(crate) fn pass_to(&self, clients: Clients) -> bool {
+        let mut state = self.0.state.lock();
+        let free = state.end.is_none() && state.open.is_empty() && !state.dropped;
+        if free {
+            state.table.pass_to(clients);
+        }
+        free
     }
 
     /// The fault that the pipe died of.

@@ -107,6 +107,11 @@ impl Table {
         self.clients
     }
 
+    /// From now on it is for these clients.
+    pub(super) fn pass_to(&mut self, clients: Clients) {
+        self.clients = clients;
+    }
+
     pub(super) fn set_standalone_open(&mut self, open: bool) {
         self.standalone_open = open;
     }

@@ -7,7 +7,7 @@
 
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -56,6 +56,8 @@ pub(super) struct Child {
     lines: LineSender,
     ending: CancellationToken,
     gone: CancellationToken,
+    /// Whether it was passed on and has had no request since.
+    passed_on: AtomicBool,
     _end_when_dropped: DropGuard,
 }
 
@@ -113,6 +115,7 @@ impl Child {
             router,
             lines,
             gone,
+            passed_on: AtomicBool::new(false),
             _end_when_dropped: ending.clone().drop_guard(),
             ending,
         })
@@ -142,6 +145,19 @@ impl Child {
             let ended = self.router.ended();
             ended.unwrap_or_else(|| Death::InputClosed.fault("its stdin", None, true))
         })
+    }
+
+    /// Whether these clients can have it in place of whoever used it: it lives, nothing is open on
+    /// it, and it has said nothing but its answers.
+    pub(super) fn pass_to(&self, clients: Clients) -> bool {
+        let passed = self.router.pass_to(clients);
+        self.passed_on.store(passed, Ordering::Relaxed);
+        passed
+    }
+
+    /// Whether it was passed on and nobody has asked this since.
+    pub(super) fn is_untried(&self) -> bool {
+        self.passed_on.load(Ordering::Relaxed) && self.passed_on.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn standalone(&self) -> Incoming {
@@ -360,11 +376,7 @@ impl Life {
         }
         for (ask, grace) in GRACE {
             if let Some(ask) = ask {
-                info!(
-                    server = self.shared.name,
-                    signal = ask.signal(),
-                    "the server's process did not end by itself"
-                );
+                self.tell_asked(ask);
                 self.process.ask(ask);
             }
             if timeout(grace, self.over()).await.is_ok() {
@@ -375,6 +387,21 @@ impl Life {
             server = self.shared.name,
             "a process of the server cannot be killed"
         );
+    }
+
+    /// Many servers run on after the end of their stdin; one that runs on after SIGTERM is rare.
+    fn tell_asked(&self, ask: Ask) {
+        let (server, signal) = (&self.shared.name, ask.signal());
+        match ask {
+            Ask::Terminate => debug!(
+                server,
+                signal, "ending the server's process, which runs on after the end of its stdin"
+            ),
+            Ask::Kill => info!(
+                server,
+                signal, "ending the server's process, which runs on after SIGTERM"
+            ),
+        }
     }
 
     /// Ends when neither the process nor any of its group is left.

@@ -9,6 +9,7 @@
 //! - `child` is one running process: its pipes, how its death is noticed, how it is ended.
 //! - `group` ends a process with its descendants.
 //! - `name` is what a command is called, `last_line` what a process said before it died.
+//! - `spare` keeps a process that was only asked what it speaks for whoever goes on with it.
 //! - `crashes` decides when a command that keeps crashing is started again.
 //! - `leg` is what the pipeline sees of it.
 //!
@@ -25,6 +26,7 @@ mod leg;
 mod name;
 mod output;
 mod process;
+mod spare;
 mod spawn;
 
 use std::pin::pin;
@@ -47,6 +49,7 @@ use crashes::Crashes;
 pub use group::Ask;
 use leg::ChildLeg;
 pub use process::{OsProcesses, Process, Processes, Started};
+use spare::Spare;
 
 /// How long a start waits for room when as many children run as may, and how much longer when one
 /// of them is just ending.
@@ -69,6 +72,8 @@ struct Shared {
     /// Children that run and are being ended.
     ending: AtomicUsize,
     crashes: Mutex<Crashes>,
+    /// A process that waits for a leg.
+    spare: Mutex<Option<Spare>>,
     metrics: Arc<Metrics>,
 }
 
@@ -92,6 +97,7 @@ impl StdioUpstream {
                 room: Arc::new(Semaphore::new(config.max_children)),
                 ending: AtomicUsize::new(0),
                 crashes: Mutex::new(Crashes::new(&config.reconnect)),
+                spare: Mutex::default(),
                 processes,
                 metrics,
                 config,
@@ -123,6 +129,11 @@ impl Upstream for StdioUpstream {
     fn name(&self) -> &str {
         &self.shared.name
     }
+
+    fn end(&self) -> BoxFuture<()> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { shared.end_kept().await })
+    }
 }
 
 impl Shared {
@@ -138,8 +149,12 @@ impl Shared {
         timeout(ENDING_PATIENCE, room).await.ok()?.ok()
     }
 
-    /// Starts a child, if there is room for one and the command does not keep crashing.
-    async fn start(self: &Arc<Self>, clients: Clients) -> Result<Child, Fault> {
+    /// The child that is kept for these clients; else starts one, if there is room for it and the
+    /// command does not keep crashing.
+    async fn start(self: &Arc<Self>, clients: Clients) -> Result<Arc<Child>, Fault> {
+        if let Some(child) = self.take_kept(clients) {
+            return Ok(child);
+        }
         let room = self.room().await;
         let room = room.ok_or_else(|| faults::no_room(self.config.max_children))?;
         let now = Instant::now();
@@ -150,7 +165,7 @@ impl Shared {
         if restart {
             self.metrics.child_restarts.inc();
         }
-        Ok(child)
+        Ok(Arc::new(child))
     }
 }
 

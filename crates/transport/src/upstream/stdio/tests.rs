@@ -22,13 +22,13 @@ use crate::upstream::{Item, Reply, RequestContext};
 
 /// Starts processes that do nothing by themselves.
 #[derive(Clone, Default)]
-struct Puppets(Arc<Mutex<Vec<Puppet>>>);
+pub(super) struct Puppets(pub(super) Arc<Mutex<Vec<Puppet>>>);
 
 /// A process as the test holds it.
-struct Puppet {
-    _stdin: DuplexStream,
-    stdout: Option<DuplexStream>,
-    exit: CancellationToken,
+pub(super) struct Puppet {
+    pub(super) stdin: DuplexStream,
+    pub(super) stdout: Option<DuplexStream>,
+    pub(super) exit: CancellationToken,
 }
 
 struct Running {
@@ -41,7 +41,7 @@ impl Processes for Puppets {
         let (written, stdout) = duplex(1024);
         let exit = CancellationToken::new();
         self.0.lock().push(Puppet {
-            _stdin: read,
+            stdin: read,
             stdout: Some(written),
             exit: exit.clone(),
         });
@@ -77,7 +77,7 @@ impl Process for Running {
     }
 }
 
-fn upstream(puppets: &Puppets, metrics: &Arc<Metrics>) -> StdioUpstream {
+pub(super) fn upstream(puppets: &Puppets, metrics: &Arc<Metrics>) -> StdioUpstream {
     let config = StdioConfig {
         program: "puppet".into(),
         arguments: Vec::new(),
