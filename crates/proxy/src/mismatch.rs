@@ -3,18 +3,24 @@
 //! The first attempt follows the client's era. Where the server's answer does not fit that era,
 //! it is asked what it speaks, and the client gets an error that names both
 //! sides' versions. What is not evidence (401, 403, 429, 5xx, connect errors) stays as it is.
+//!
+//! A command is started to be asked. Its process is handed on to the client where it can be, and no
+//! other is started for what the client will do anyway: a client that discovers goes on with
+//! `initialize` if that is refused or fails.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 use parking_lot::Mutex;
 use shadowcat_mcp::build;
-use shadowcat_mcp::fault;
+use shadowcat_mcp::fault::{self, Executed, Fault, FaultKind};
 use shadowcat_mcp::handshake::{DiscoverResult, InitializeResult, Offer};
 use shadowcat_mcp::inspect::{self, Claim};
 use shadowcat_mcp::message::{Kind, Message, RequestId};
+use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::{self, Era, ProtocolVersion};
-use shadowcat_transport::upstream;
+use shadowcat_transport::upstream::{self, Leg};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
@@ -32,16 +38,32 @@ pub(crate) enum Speaks {
     Modern(Vec<String>),
     /// Sessions only; the version it answered `initialize` with.
     Legacy(String),
-    /// It answered neither.
-    Unknown,
+}
+
+/// Why it is not known what a server speaks.
+#[derive(Debug)]
+enum Unsettled {
+    /// It refused `server/discover`, and was not asked for more.
+    Refused,
+    /// It could not be asked, or ended when it was.
+    Failed(Fault),
+    /// It said nothing that tells.
+    Silent,
 }
 
 /// What is known of the upstream's era. Asked by whoever needs it first, until there is an answer.
 #[derive(Debug, Default)]
 pub(crate) struct EraOfUpstream {
     known: OnceCell<Speaks>,
+    doubts: Mutex<Doubts>,
+}
+
+#[derive(Debug, Default)]
+struct Doubts {
     /// A server that said nothing is not asked again before.
-    silent_until: Mutex<Option<Instant>>,
+    silent_until: Option<Instant>,
+    /// Nor is one that refused `server/discover` asked for that.
+    refused_until: Option<Instant>,
 }
 
 impl EraOfUpstream {
@@ -52,34 +74,99 @@ impl EraOfUpstream {
         ]));
     }
 
-    async fn ask(&self, shared: &Shared) -> &Speaks {
+    /// The server opened a session: one that refused `server/discover` before is a legacy server.
+    pub(crate) fn saw_session(&self, version: ProtocolVersion) {
+        if self.doubts.lock().refused_until.is_some() {
+            let _ = self.known.set(Speaks::Legacy(version.to_string()));
+        }
+    }
+
+    fn refuses_discover(&self) -> bool {
+        is_ahead(self.doubts.lock().refused_until)
+    }
+
+    /// What the server speaks; it is asked for all that tells.
+    async fn ask(&self, shared: &Shared) -> Option<&Speaks> {
+        self.settle(shared, None).await.ok()
+    }
+
+    /// What the server speaks, as far as it must be known before a client's request goes to it.
+    async fn settle(
+        &self,
+        shared: &Shared,
+        request: Option<&Method>,
+    ) -> Result<&Speaks, Unsettled> {
+        let discovers = request == Some(&Method::Discover);
         let asked = self.known.get_or_try_init(|| async {
-            if self
-                .silent_until
-                .lock()
-                .is_some_and(|at| Instant::now() < at)
-            {
-                return Err(());
+            if is_ahead(self.doubts.lock().silent_until) {
+                return Err(Unsettled::Silent);
             }
-            match probe(shared).await {
-                Speaks::Unknown => {
-                    *self.silent_until.lock() = Some(Instant::now() + SILENCE);
-                    Err(())
+            if discovers && self.refuses_discover() {
+                return Err(Unsettled::Refused);
+            }
+            match discover(shared).await {
+                Ok(Discovered::Modern(versions)) => return Ok(Speaks::Modern(versions)),
+                Ok(Discovered::Refused) if discovers => {
+                    self.doubts.lock().refused_until = Some(Instant::now() + SILENCE);
+                    return Err(Unsettled::Refused);
                 }
-                known => Ok(known),
+                // Some legacy servers end over a request that is not `initialize`.
+                Err(fault) if fault.kind == FaultKind::ChildExited && !discovers => {}
+                Err(fault) if is_known(&fault) => return Err(Unsettled::Failed(fault)),
+                _ => {}
             }
+            let why = match initialize(shared).await {
+                Ok(Some(version)) => return Ok(Speaks::Legacy(version)),
+                Err(fault) if is_known(&fault) => Unsettled::Failed(fault),
+                _ => Unsettled::Silent,
+            };
+            self.doubts.lock().silent_until = Some(Instant::now() + SILENCE);
+            Err(why)
         });
-        asked.await.unwrap_or(&Speaks::Unknown)
+        asked.await
     }
 }
 
+fn is_ahead(until: Option<Instant>) -> bool {
+    until.is_some_and(|until| Instant::now() < until)
+}
+
+/// Whether it is known why a command could not be asked, so that trying it once more at once would
+/// only start it once more.
+fn is_known(fault: &Fault) -> bool {
+    matches!(
+        fault.kind,
+        FaultKind::ChildExited | FaultKind::ChildNotStarted | FaultKind::Overloaded
+    )
+}
+
+/// What keeps a request from its server.
+pub(crate) enum Obstacle {
+    /// The server is of the other era; the error that says so.
+    Mismatch(Message),
+    /// The server failed when it was asked what it is.
+    Fault(Fault),
+}
+
 /// Before the first modern request on a pipe: a legacy server might execute it unnoticed, or say
-/// nothing at all. `Some` is the error to answer with.
-pub(crate) async fn check_pipe(shared: &Shared, request: &Message) -> Option<Message> {
+/// nothing at all.
+pub(crate) async fn check_pipe(shared: &Shared, request: &Message) -> Option<Obstacle> {
     let id = request.id()?;
-    match shared.era.ask(shared).await {
-        Speaks::Legacy(version) => Some(modern_to_legacy(request, id, version)),
-        Speaks::Modern(_) | Speaks::Unknown => None,
+    match shared.era.settle(shared, request.method()).await {
+        Ok(Speaks::Legacy(version)) => {
+            Some(Obstacle::Mismatch(modern_to_legacy(request, id, version)))
+        }
+        Err(Unsettled::Refused) => {
+            let served = shared.config.versions.served(Era::Legacy);
+            let error = version::modern_client_refused(id, &client_version(request), &served);
+            Some(Obstacle::Mismatch(error))
+        }
+        Err(Unsettled::Failed(mut fault)) => {
+            // What was asked was ours.
+            fault.executed = Executed::No;
+            Some(Obstacle::Fault(fault))
+        }
+        Ok(Speaks::Modern(_)) | Err(Unsettled::Silent) => None,
     }
 }
 
@@ -93,6 +180,10 @@ pub(crate) async fn explain_to_modern(
     let Some(id) = request.id() else {
         return (status, response);
     };
+    // Ours: there is nothing more to learn before the client's own `initialize`.
+    if request.method() == Some(&Method::Discover) && shared.era.refuses_discover() {
+        return (status, response);
+    }
     if inspect::is_modern_response(&response) {
         shared.era.saw_modern();
         return (status, response);
@@ -102,7 +193,7 @@ pub(crate) async fn explain_to_modern(
     } else {
         fault::may_tell_era(status)
     };
-    if may_tell && let Speaks::Legacy(version) = shared.era.ask(shared).await {
+    if may_tell && let Some(Speaks::Legacy(version)) = shared.era.ask(shared).await {
         let error = modern_to_legacy(request, id, version);
         return (StatusCode::BAD_REQUEST, error);
     }
@@ -125,7 +216,7 @@ pub(crate) async fn explain_to_legacy(
     }
     let shared = &session.shared;
     match shared.era.ask(shared).await {
-        Speaks::Modern(supported) => {
+        Some(Speaks::Modern(supported)) => {
             let offer = Offer::read(request).map(|offer| offer.version().to_owned());
             match (request.id(), offer) {
                 (Some(id), Ok(client)) => {
@@ -134,45 +225,76 @@ pub(crate) async fn explain_to_legacy(
                 _ => response,
             }
         }
-        Speaks::Legacy(_) | Speaks::Unknown => response,
+        Some(Speaks::Legacy(_)) | None => response,
     }
 }
 
 fn modern_to_legacy(request: &Message, id: &RequestId, server: &str) -> Message {
-    let client = match inspect::claim(request) {
+    version::modern_client_legacy_server(id, &client_version(request), server)
+}
+
+/// The version that a modern request claims.
+fn client_version(request: &Message) -> String {
+    match inspect::claim(request) {
         Claim::WellFormed { version } => version,
         _ => ProtocolVersion::V2026_07_28.to_string(),
-    };
-    version::modern_client_legacy_server(id, &client, server)
+    }
 }
 
 fn is_error(message: &Message) -> bool {
     matches!(message.kind(), Kind::Error { .. })
 }
 
-async fn probe(shared: &Shared) -> Speaks {
-    if let Some(discovered) = ask(shared, Era::Modern, build::discover()).await
-        && let Some(result) = DiscoverResult::read(&discovered)
-    {
-        return Speaks::Modern(result.versions);
-    }
-    let initialize = build::initialize(ProtocolVersion::V2025_11_25);
-    match ask(shared, Era::Legacy, initialize).await {
-        Some(response) => InitializeResult::read(&response).map_or(Speaks::Unknown, |result| {
-            Speaks::Legacy(result.version().to_owned())
-        }),
-        None => Speaks::Unknown,
-    }
+/// What a server made of `server/discover`.
+enum Discovered {
+    /// A modern server told its versions.
+    Modern(Vec<String>),
+    /// An error that a legacy server may answer with.
+    Refused,
+    /// Nothing, or nothing that tells.
+    Nothing,
 }
 
-/// One request on a leg of its own, which is closed afterwards.
-async fn ask(shared: &Shared, era: Era, request: Message) -> Option<Message> {
+async fn discover(shared: &Shared) -> Result<Discovered, Fault> {
+    let (leg, answer) = ask(shared, Era::Modern, build::discover()).await;
+    let discovered = match &answer {
+        Ok(Some(answer)) => match DiscoverResult::read(answer) {
+            Some(result) => Discovered::Modern(result.versions),
+            None if is_error(answer) && !inspect::is_modern_response(answer) => Discovered::Refused,
+            None => Discovered::Nothing,
+        },
+        _ => Discovered::Nothing,
+    };
+    // A handshake may follow what was refused, and anything what was answered.
+    tokio::spawn(match discovered {
+        Discovered::Modern(_) => leg.hand_on(Era::Modern),
+        Discovered::Refused => leg.hand_on(Era::Legacy),
+        Discovered::Nothing => leg.close(),
+    });
+    answer.map(|_| discovered)
+}
+
+/// The version that a server answers `initialize` with.
+async fn initialize(shared: &Shared) -> Result<Option<String>, Fault> {
+    let initialize = build::initialize(ProtocolVersion::V2025_11_25);
+    let (leg, answer) = ask(shared, Era::Legacy, initialize).await;
+    // A session has begun on it, which is nobody's.
+    tokio::spawn(leg.close());
+    let result = answer?.and_then(|answer| InitializeResult::read(&answer).ok());
+    Ok(result.map(|result| result.version().to_owned()))
+}
+
+/// One request on a leg of its own; `None` if there was no answer in time.
+async fn ask(
+    shared: &Shared,
+    era: Era,
+    request: Message,
+) -> (Arc<dyn Leg>, Result<Option<Message>, Fault>) {
     let leg = shared.upstream.leg(era);
     let deadline = Instant::now() + PATIENCE;
     let asking = upstream::ask(&*leg, request, deadline);
     let answer = tokio::time::timeout_at(deadline, asking).await;
-    tokio::spawn(async move { leg.close().await });
-    answer.ok()?.ok()
+    (leg, answer.ok().transpose())
 }
 
 #[cfg(test)]

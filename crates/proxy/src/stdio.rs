@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::mismatch;
+use crate::mismatch::{self, Obstacle};
 use crate::session::{Outgoing, Outgoings, Preparation, Session, Shared};
 
 /// How long the errors of what is cut at the end may take to be written.
@@ -106,7 +106,8 @@ impl StdioGateway {
             session.say_shutting_down();
             session.end().await;
         });
-        futures_util::future::join_all(ending).await;
+        let ending = futures_util::future::join_all(ending);
+        tokio::join!(ending, self.shared.upstream.end());
         self.subscriptions.close();
         let written = async { tokio::join!(self.answers.wait(), self.subscriptions.wait()) };
         let _ = tokio::time::timeout(LAST_WORDS, written).await;
@@ -212,10 +213,15 @@ impl StdioGateway {
             return None;
         }
         let (shared, request) = (Arc::clone(&self.shared), request.clone());
+        let id = request.id()?.clone();
         if !session.has_response_heads() {
             return Some(Box::pin(async move {
                 match mismatch::check_pipe(&shared, &request).await {
-                    Some(error) => Err(error),
+                    Some(Obstacle::Mismatch(error)) => Err((StatusCode::BAD_REQUEST, error)),
+                    Some(Obstacle::Fault(fault)) => {
+                        let status = fault.status(Era::Modern);
+                        Err((status, fault.to_response(&id)))
+                    }
                     None => Ok(HeaderMap::new()),
                 }
             }));

@@ -73,7 +73,8 @@ impl HttpGateway {
     /// Ends all sessions; what is in flight is answered with an error.
     pub async fn end(&self) {
         self.modern.say_shutting_down();
-        tokio::join!(self.registry.end_all(), self.modern.end());
+        let upstream = self.shared.upstream.end();
+        tokio::join!(self.registry.end_all(), self.modern.end(), upstream);
     }
 
     /// How many requests have no response yet.

@@ -18,7 +18,7 @@ use shadowcat_transport::downstream::HttpReply;
 use super::events;
 use super::gateway::HttpGateway;
 use super::legacy::{body, fault_body, refused};
-use crate::mismatch;
+use crate::mismatch::{self, Obstacle};
 use crate::session::{Outgoing, Outgoings};
 
 impl HttpGateway {
@@ -58,8 +58,14 @@ impl HttpGateway {
         message: &Message,
         method: &Method,
     ) -> Option<HttpReply> {
-        if let Some(error) = mismatch::check_pipe(&self.shared, message).await {
-            return Some(body(StatusCode::BAD_REQUEST, Fields::default(), &error));
+        match mismatch::check_pipe(&self.shared, message).await {
+            Some(Obstacle::Mismatch(error)) => {
+                return Some(body(StatusCode::BAD_REQUEST, Fields::default(), &error));
+            }
+            Some(Obstacle::Fault(fault)) => {
+                return Some(fault_body(&fault, fault.status(Era::Modern), message.id()?));
+            }
+            None => {}
         }
         if *method != Method::ToolsCall {
             return None;

@@ -217,8 +217,8 @@ impl Exchange {
         if let Some(preparation) = self.preparation.take() {
             match self.bounds.unless_interrupted(preparation).await {
                 Err(interrupt) => return self.interrupt(interrupt),
-                Ok(Err(error)) => {
-                    return self.give_error(StatusCode::BAD_REQUEST, Fields::default(), error);
+                Ok(Err((status, error))) => {
+                    return self.give_error(status, Fields::default(), error);
                 }
                 Ok(Ok(headers)) => self.headers = headers,
             }

@@ -259,6 +259,7 @@ impl Session {
         match self.judge(&response) {
             Ok((version, result)) => {
                 self.leg_negotiated(version);
+                self.shared.era.saw_session(version);
                 in_request(|| info!(%version, "session initialized"));
                 self.set_open();
                 self.watch_pipe();

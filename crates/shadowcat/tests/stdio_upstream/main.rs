@@ -4,6 +4,7 @@
 #![allow(clippy::panic, reason = "a test's failure is a panic")]
 
 mod death;
+mod eras;
 mod limits;
 mod messages;
 mod modern;

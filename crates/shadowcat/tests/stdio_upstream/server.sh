@@ -2,6 +2,7 @@
 result() { printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$1" "$2"; }
 notify() { printf '{"jsonrpc":"2.0","method":"%s","params":%s}\n' "$1" "$2"; }
 member() { rest=${line#*"\"$1\":"}; printf %s "${rest%%[,\}]*}"; }
+[ -z "$STARTS" ] || echo started >>"$STARTS"
 while read -r line; do
   id=$(member id)
   case $line in
@@ -10,6 +11,7 @@ while read -r line; do
     *'"method":"server/discover"'*)
       case $MODERN in
         yes) result "$id" '{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}' ;;
+        ends) exit 1 ;;
         *) printf '{"jsonrpc":"2.0","id":%s,"error":{"code":-32601,"message":"no"}}\n' "$id" ;;
       esac ;;
     *'"method":"tools/list"'*)

@@ -296,12 +296,17 @@ pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
 /// A file that the server makes at the end of its stdin.
 pub(crate) struct Mark(std::path::PathBuf);
 
+/// A path where no file is.
+fn no_file(name: &str) -> std::path::PathBuf {
+    let name = format!("stdio-{name}-{}", std::process::id());
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_file(&path);
+    path
+}
+
 impl Mark {
     pub(crate) fn new(name: &str) -> Self {
-        let name = format!("stdio-{name}-{}", std::process::id());
-        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let _ = std::fs::remove_file(&path);
-        Self(path)
+        Self(no_file(name))
     }
 
     pub(crate) fn variable(&self) -> String {
@@ -310,6 +315,29 @@ impl Mark {
 
     pub(crate) fn is_made(&self) -> bool {
         std::fs::read_to_string(&self.0).is_ok_and(|text| text == "end of stdin\n")
+    }
+}
+
+/// A file to which the server adds a line at each start.
+pub(crate) struct Starts(std::path::PathBuf);
+
+impl Starts {
+    pub(crate) fn new(name: &str) -> Self {
+        Self(no_file(name))
+    }
+
+    pub(crate) fn variable(&self) -> String {
+        format!("STARTS={}", self.0.display())
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        std::fs::read_to_string(&self.0).map_or(0, |text| text.lines().count())
+    }
+}
+
+impl Drop for Starts {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 

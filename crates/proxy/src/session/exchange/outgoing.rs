@@ -72,8 +72,8 @@ impl Outgoing {
 pub(crate) type Outgoings = Pin<Box<dyn Stream<Item = Outgoing> + Send + 'static>>;
 
 /// What finds out the headers of a request before it is sent, or the error that it gets in the
-/// place of an answer.
-pub(crate) type Preparation = BoxFuture<Result<HeaderMap, Message>>;
+/// place of an answer, with its status.
+pub(crate) type Preparation = BoxFuture<Result<HeaderMap, (StatusCode, Message)>>;
 
 /// A challenge in words, for a client that cannot be shown its status.
 pub(super) fn challenge(status: StatusCode) -> Fault {
