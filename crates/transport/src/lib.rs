@@ -18,6 +18,7 @@ mod lines;
 pub mod metrics;
 mod repoll;
 pub mod request_span;
+mod said;
 pub mod streams;
 pub mod timer;
 pub mod upstream;

@@ -9,14 +9,13 @@
 //! get the line.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Bytes of the line that are told.
-const MOST: usize = 200;
+use crate::said;
+
 /// A line that was said longer before the death has nothing to do with it.
 const RECENT: Duration = Duration::from_secs(2);
 /// Lines that are looked at, and within what time the last of them were said.
@@ -41,9 +40,6 @@ const REASONS: [&str; 16] = [
     "missing",
     "required",
 ];
-/// Values shorter than this are no secrets, but parts of ordinary words.
-const SHORTEST_SECRET: usize = 6;
-const MASK: &str = "***";
 
 /// The last lines of one process.
 #[derive(Debug)]
@@ -56,7 +52,7 @@ impl LastLine {
     /// Nothing was said yet. `environment`: what the process was given.
     pub(super) fn new(environment: &[(String, String)]) -> Self {
         let values = environment.iter().map(|(_, value)| value);
-        let secrets = values.filter(|value| value.len() >= SHORTEST_SECRET);
+        let secrets = values.filter(|value| value.len() >= said::SHORTEST_SECRET);
         Self {
             secrets: secrets.cloned().collect(),
             lines: Mutex::default(),
@@ -70,7 +66,7 @@ impl LastLine {
             if lines.len() == LINES {
                 lines.pop_front();
             }
-            lines.push_back((self.masked(line), Instant::now()));
+            lines.push_back((said::in_short(line, &self.secrets), Instant::now()));
         }
     }
 
@@ -89,58 +85,11 @@ impl LastLine {
         let reason = at_once.map(|(line, _)| line).find(|line| is_reason(line));
         Some(reason.unwrap_or(last).clone())
     }
-
-    fn masked(&self, line: &str) -> String {
-        let line = without_bearer(&without(&self.secrets, line));
-        let line = line.replace('\t', " ");
-        let line: String = line.chars().filter(|c| !c.is_control()).collect();
-        let line = line.trim();
-        match line.char_indices().find(|(at, c)| at + c.len_utf8() > MOST) {
-            Some((end, _)) => format!("{}…", &line[..end]),
-            None => line.to_owned(),
-        }
-    }
 }
 
 fn is_reason(line: &str) -> bool {
     let line = line.to_lowercase();
     REASONS.iter().any(|reason| line.contains(reason))
-}
-
-/// A line with each stretch masked that is made of secrets, which may overlap.
-fn without(secrets: &[String], line: &str) -> String {
-    let found = secrets.iter().flat_map(|secret| line.match_indices(secret));
-    let mut found: Vec<Range<usize>> = found.map(|(at, secret)| at..at + secret.len()).collect();
-    found.sort_unstable_by_key(|range| range.start);
-    let (mut masked, mut end) = (String::new(), 0);
-    for range in found {
-        if range.start >= end {
-            masked.push_str(&line[end..range.start]);
-            masked.push_str(MASK);
-        }
-        end = end.max(range.end);
-    }
-    masked.push_str(&line[end..]);
-    masked
-}
-
-/// A line with the word after each "Bearer" masked.
-fn without_bearer(line: &str) -> String {
-    let mut masked = String::new();
-    let mut token = false;
-    for piece in line.split_inclusive(char::is_whitespace) {
-        let word = piece.trim_end();
-        if word.is_empty() || !token {
-            masked.push_str(piece);
-        } else {
-            masked.push_str(MASK);
-            masked.push_str(&piece[word.len()..]);
-        }
-        if !word.is_empty() {
-            token = word.to_ascii_lowercase().ends_with("bearer");
-        }
-    }
-    masked
 }
 
 #[cfg(test)]
@@ -249,6 +198,6 @@ mod tests {
         let last = LastLine::new(&[]);
         last.said(&"ü".repeat(1000));
         let line = last.about(Instant::now()).unwrap();
-        assert_eq!(line, format!("{}…", "ü".repeat(MOST / 2)));
+        assert_eq!(line, format!("{}…", "ü".repeat(said::MOST / 2)));
     }
 }
