@@ -232,6 +232,7 @@ fn over_http(
         max_message_size: MAX_MESSAGE_SIZE,
         reconnect: Arc::new(reconnect),
         forward_auth: false,
+        http_clients: true,
         max_connections: 1000,
     };
     let jitter = SeededEntropy::new(plan.seed ^ 1);

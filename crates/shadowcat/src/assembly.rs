@@ -111,7 +111,8 @@ fn upstream(
     let options = &proxy.options;
     match &proxy.server {
         Server::Http { url, headers } => {
-            let upstream: Arc<dyn Upstream> = http_upstream(url, headers, options, dial, metrics)?;
+            let upstream: Arc<dyn Upstream> =
+                http_upstream(url, headers, options, proxy.listen.is_some(), dial, metrics)?;
             Ok(upstream)
         }
         Server::Command(command) => {
@@ -121,7 +122,8 @@ fn upstream(
     }
 }
 
-/// A server that is reached over HTTP.
+/// A server that is reached over HTTP. `http_clients`: so are we, and by clients that may have
+/// credentials of their own.
 ///
 /// # Errors
 /// [`Failure::Usage`] when the URL cannot be a server's.
@@ -129,6 +131,7 @@ pub(crate) fn http_upstream(
     url: &Uri,
     headers: &HeaderMap,
     options: &ProxyOptions,
+    http_clients: bool,
     dial: Arc<NetDial>,
     metrics: Arc<Metrics>,
 ) -> Result<Arc<HttpUpstream>, Failure> {
@@ -143,7 +146,8 @@ pub(crate) fn http_upstream(
         headers: headers.clone(),
         max_message_size: limits.max_message_size,
         reconnect: Arc::new(reconnect(retry)),
-        forward_auth: access.forward_auth,
+        forward_auth: access.forward_auth && http_clients,
+        http_clients,
         max_connections: limits.max_connections,
     };
     let upstream = HttpUpstream::new(config, dial, system_random(), metrics)

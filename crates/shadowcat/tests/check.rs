@@ -184,7 +184,7 @@ async fn a_status_that_is_no_answer_gets_the_next_step() {
         ("503 Service Unavailable", LATER),
         ("503 Busy\r\nretry-after: 90", LATER),
         ("429 Too Many Requests\r\nretry-after: 90", LATER),
-        ("302 Found\r\nlocation: /login", "give the URL"),
+        ("302 Found\r\nlocation: /login", "/login: give that URL"),
         ("401 Unauthorized", "--header"),
     ] {
         let server = Upstream::start(move |_| Answer::whole(status, "", "")).await;

@@ -359,6 +359,67 @@ async fn a_challenge_is_explained_or_relayed() {
     }
 }
 
+/// What is advised can be done, and is not what was done already.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_advises_what_the_user_can_do() {
+    for (http_clients, given) in [(true, false), (false, false), (true, true)] {
+        let server = Server::new(|_, _| Answer::Http(http(401, "text/plain", "who?")));
+        let mut config = config();
+        config.http_clients = http_clients;
+        if given {
+            let token = "Bearer s3cret".parse().unwrap();
+            config.headers.insert("authorization", token);
+        }
+        let leg = upstream_with(config, &server).leg(Era::Legacy);
+        let detail = request(&leg, call(1)).await.unwrap_err().detail;
+        let answered = "http://server/mcp answered 401 Unauthorized; it says: who?; ";
+        assert!(detail.starts_with(answered), "{detail}");
+        let clients_own = http_clients && !given;
+        assert_eq!(detail.contains("--forward-auth"), clients_own, "{detail}");
+        assert_eq!(detail.contains("give it credentials"), !given, "{detail}");
+        let refused = detail.contains("it refuses the credentials that --header gives it");
+        assert_eq!(refused, given, "{detail}");
+    }
+}
+
+/// The beginning of what the server says, in one line and without what is secret.
+#[tokio::test(start_paused = true)]
+async fn a_failure_says_what_the_server_said_about_it() {
+    let said = |kind: &'static str, body: &'static str| async move {
+        let server = Server::new(move |_, _| Answer::Http(http(500, kind, body)));
+        let mut config = config();
+        config.url = "http://server/mcp?key=query-secret".parse().unwrap();
+        let token = "Basic header-secret".parse().unwrap();
+        config.headers.insert("authorization", token);
+        let leg = upstream_with(config, &server).leg(Era::Legacy);
+        request(&leg, call(1)).await.unwrap_err().detail
+    };
+    const ANSWERED: &str = "http://server/mcp answered 500 Internal Server Error";
+    for (kind, body, expected) in [
+        (
+            "text/plain",
+            "no\n\u{1b}disk  left\n",
+            "; it says: no disk left",
+        ),
+        (
+            "application/json",
+            r#"{"detail":"no disk"}"#,
+            r#"; it says: {"detail":"no disk"}"#,
+        ),
+        (
+            "text/html",
+            "header-secret at /mcp?key=query-secret",
+            "; it says: *** at /mcp?***",
+        ),
+        ("application/octet-stream", "no disk", ""),
+        ("text/plain", "", ""),
+    ] {
+        assert_eq!(said(kind, body).await, format!("{ANSWERED}{expected}"));
+    }
+    let long = said("text/plain", include_str!("json.rs")).await;
+    assert!(long.len() < 300 && long.ends_with('…'), "{long}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn headers_of_the_client_come_after_ours() {
     let server = Server::new(|_, _| json(result(1)));

@@ -237,3 +237,28 @@ async fn redirects_that_must_not_be_followed_are_not() {
         assert!(server.seen().len() <= 6, "{code} {location}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_redirect_that_is_not_followed_says_where_it_leads() {
+    for (code, location, why, to) in [
+        (
+            307,
+            "https://me:s3cret@elsewhere/mcp?key=s3cret",
+            "it leaves the server's origin",
+            "https://elsewhere/mcp",
+        ),
+        (
+            301,
+            "/other",
+            "it would turn the POST into a GET",
+            "http://server/other",
+        ),
+    ] {
+        let server = Server::new(move |_, _| with_header(status(code), "location", location));
+        let detail = request(&fresh(&server), call(1)).await.unwrap_err().detail;
+        let told =
+            format!("is not followed: {why}; it leads to {to}: give that URL if you trust it");
+        assert!(detail.ends_with(&told), "{detail}");
+        assert!(!detail.contains("s3cret"), "{detail}");
+    }
+}

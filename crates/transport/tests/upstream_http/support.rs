@@ -22,6 +22,7 @@ pub(crate) fn config() -> HttpUpstreamConfig {
         max_message_size: 64 * 1024,
         reconnect: Arc::default(),
         forward_auth: false,
+        http_clients: true,
         max_connections: 100,
     }
 }

@@ -75,9 +75,10 @@ pub(crate) type Outgoings = Pin<Box<dyn Stream<Item = Outgoing> + Send + 'static
 /// place of an answer, with its status.
 pub(crate) type Preparation = BoxFuture<Result<HeaderMap, (StatusCode, Message)>>;
 
-/// A challenge in words, for a client that cannot be shown its status.
+/// A challenge in words, for a client that cannot be shown its status. It is relayed with
+/// `--forward-auth` only.
 pub(super) fn challenge(status: StatusCode) -> Fault {
     Fault::new(Side::Upstream, FaultKind::Unauthorized, Executed::No).because(format!(
-        "the server answered {status}: give it credentials with --header 'Authorization: Bearer ${{TOKEN}}'"
+        "the server answered {status}: it wants other credentials than those of the client, which --forward-auth passes on"
     ))
 }

@@ -139,15 +139,15 @@ fn body(response: &Message) -> Value {
 
 /// What is wrong, and what to do next, as far as the fault does not say so itself.
 pub(super) fn explain(fault: &Fault) -> String {
-    if let Some(said) = fault.relayed.as_deref().and_then(inspect::error_text) {
-        return format!("{fault}; it says: {said}");
+    if fault.relayed.is_some() {
+        // It holds what the server says, which knows best.
+        return fault.to_string();
     }
     let next = match fault.kind {
         FaultKind::ContentType | FaultKind::BadResponse => {
             "; something answers here that does not speak MCP"
         }
         FaultKind::RateLimited => "; try again later",
-        FaultKind::Redirect => "; give the URL that it leads to",
         FaultKind::ChildNotStarted => "; start the command by hand to see what it needs",
         _ => "",
     };

@@ -36,7 +36,7 @@ pub(crate) async fn run(check: Check) -> Result<(), Failure> {
     let (dial, metrics) = (Arc::new(NetDial::from_env()), Arc::new(Metrics::default()));
     let (upstream, http): (Arc<dyn Upstream>, Option<Arc<HttpUpstream>>) = match &check.server {
         Server::Http { url, headers } => {
-            let http = assembly::http_upstream(url, headers, &options, dial, metrics)?;
+            let http = assembly::http_upstream(url, headers, &options, false, dial, metrics)?;
             (Arc::clone(&http) as Arc<dyn Upstream>, Some(http))
         }
         Server::Command(command) => {

@@ -8,8 +8,8 @@
 use std::time::SystemTime;
 
 use super::client::Received;
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::fault;
 use shadowcat_mcp::headers::{self, Content};
 use shadowcat_mcp::inspect;
@@ -19,7 +19,7 @@ use shadowcat_sse::reconnect::{Refusal, Trouble};
 
 use super::body::BodyError;
 use super::driver::{Failure, Opened};
-use super::{Shared, body, faults};
+use super::{Shared, body, faults, refusing};
 use crate::upstream::Reply;
 
 /// How much of an error's body is read in search of words for a person.
@@ -58,10 +58,18 @@ impl Expected {
 struct Question<'a> {
     id: &'a RequestId,
     era: Era,
-    in_session: bool,
+    sent: Sent<'a>,
 }
 
-/// The answer to a POST; `in_session`: it was sent in a session of ours.
+/// How it was asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Sent<'a> {
+    pub(crate) headers: &'a HeaderMap,
+    /// In a session of ours.
+    pub(crate) in_session: bool,
+}
+
+/// The answer to a POST.
 #[expect(
     clippy::manual_async_fn,
     reason = "an async fn has a second place for its argument, the response"
@@ -70,11 +78,11 @@ pub(crate) fn to_post(
     shared: &Shared,
     mut response: Received,
     expected: &Expected,
-    in_session: bool,
+    sent: Sent<'_>,
 ) -> impl Future<Output = Opened> {
     async move {
         let Expected::Response(id, era) = expected else {
-            return Box::pin(to_one_way(shared, response, expected, in_session)).await;
+            return Box::pin(to_one_way(shared, response, expected, sent)).await;
         };
         let answer = match Shape::of(&response) {
             Shape::Stream => Ok(Opened::Stream(response)),
@@ -83,7 +91,7 @@ pub(crate) fn to_post(
                 let question = Question {
                     id,
                     era: *era,
-                    in_session,
+                    sent,
                 };
                 // Boxed: the future of every answer is as large as its largest path.
                 Err(Box::pin(failure(shared, response, &question)).await)
@@ -118,7 +126,7 @@ async fn to_one_way(
     shared: &Shared,
     response: Received,
     expected: &Expected,
-    in_session: bool,
+    sent: Sent<'_>,
 ) -> Opened {
     let status = response.status();
     if status.is_success() {
@@ -127,9 +135,9 @@ async fn to_one_way(
     }
     let to_be_relayed = is_challenge(status) && shared.config.forward_auth;
     Opened::Failed(match expected {
-        Expected::Handover(_) if to_be_relayed => challenge(shared, response, in_session).await,
-        Expected::Handover(id) => refusal(shared, response, in_session, Some(id)).await.1,
-        _ => refusal(shared, response, in_session, None).await.1,
+        Expected::Handover(_) if to_be_relayed => challenge(shared, response, sent).await,
+        Expected::Handover(id) => refusal(shared, response, sent, Some(id)).await.1,
+        _ => refusal(shared, response, sent, None).await.1,
     })
 }
 
@@ -137,26 +145,26 @@ async fn to_one_way(
 async fn failure(shared: &Shared, response: Received, question: &Question<'_>) -> Box<Failure> {
     let status = response.status();
     if is_challenge(status) && shared.config.forward_auth {
-        challenge(shared, response, question.in_session).await
+        challenge(shared, response, question.sent).await
     } else if status.is_success() {
-        no_events(shared, response, question.in_session).await
+        no_events(shared, response, question.sent).await
     } else {
         refused(shared, response, question).await
     }
 }
 
 /// The answer to a GET.
-pub(crate) async fn to_get(shared: &Shared, response: Received, in_session: bool) -> Opened {
+pub(crate) async fn to_get(shared: &Shared, response: Received, sent: Sent<'_>) -> Opened {
     let status = response.status();
     if status == StatusCode::OK && headers::is_event_stream(response.headers()) {
         return Opened::Stream(response);
     }
     Opened::Failed(if is_challenge(status) && shared.config.forward_auth {
-        challenge(shared, response, in_session).await
+        challenge(shared, response, sent).await
     } else if status.is_success() {
-        no_events(shared, response, in_session).await
+        no_events(shared, response, sent).await
     } else {
-        refusal(shared, response, in_session, None).await.1
+        refusal(shared, response, sent, None).await.1
     })
 }
 
@@ -172,7 +180,7 @@ async fn whole(
         .map_err(|error| unread(&error, limit))?;
     shared.counters.bytes_received.inc_by(bytes.len() as u64);
     if bytes.is_empty() {
-        return Err(empty(response.status()));
+        return Err(empty(shared, response.status()));
     }
     let no_response = |why: &str| {
         let detail = format!("the server's answer is no response to the request: {why}");
@@ -212,8 +220,9 @@ fn unread(error: &BodyError, limit: usize) -> Box<Failure> {
     }
 }
 
-fn empty(status: StatusCode) -> Box<Failure> {
-    let detail = format!("the server answered {status} without a body that could be read");
+fn empty(shared: &Shared, status: StatusCode) -> Box<Failure> {
+    let answered = refusing::answered(shared, status);
+    let detail = format!("{answered} without a body that could be read");
     Failure::new(Trouble::NoAnswer, detail)
 }
 
@@ -230,23 +239,23 @@ pub(crate) fn answering(message: Message, id: &RequestId) -> Option<Message> {
 }
 
 /// A success that is neither an event stream nor an answer.
-async fn no_events(shared: &Shared, response: Received, in_session: bool) -> Box<Failure> {
+async fn no_events(shared: &Shared, response: Received, sent: Sent<'_>) -> Box<Failure> {
     let status = response.status();
     if status == StatusCode::NO_CONTENT {
-        return refusal(shared, response, in_session, None).await.1;
+        return refusal(shared, response, sent, None).await.1;
     }
     let kind = response.headers().get(CONTENT_TYPE);
     let kind = kind.map(|kind| String::from_utf8_lossy(kind.as_bytes()).into_owned());
     body::discard(response.into_body()).await;
     match kind {
-        None => empty(status),
-        Some(kind) => Failure::new(
-            Trouble::WrongType,
-            format!(
-                "the server answered {status} with content of type {kind:?}, \
-                 neither JSON nor an event stream"
-            ),
-        ),
+        None => empty(shared, status),
+        Some(kind) => {
+            let answered = refusing::answered(shared, status);
+            let detail = format!(
+                "{answered} with content of type {kind:?}, neither JSON nor an event stream"
+            );
+            Failure::new(Trouble::WrongType, detail)
+        }
     }
 }
 
@@ -255,11 +264,11 @@ fn is_challenge(status: StatusCode) -> bool {
 }
 
 /// 401 or 403, to be relayed.
-async fn challenge(shared: &Shared, response: Received, in_session: bool) -> Box<Failure> {
+async fn challenge(shared: &Shared, response: Received, sent: Sent<'_>) -> Box<Failure> {
     let (head, incoming) = response.into_parts();
     let refusal = in_our_session(
         Refusal::new(head.status, &head.headers, SystemTime::now()),
-        in_session,
+        sent,
         false,
     );
     let body = body::collect_failure(incoming, ERROR_TEXT_LIMIT, &shared.budget).await;
@@ -267,7 +276,10 @@ async fn challenge(shared: &Shared, response: Received, in_session: bool) -> Box
     if let Some(kind) = head.headers.get(CONTENT_TYPE) {
         headers.insert(CONTENT_TYPE, kind.clone());
     }
-    let mut failure = Failure::new(Trouble::Refused(refusal), answered(head.status));
+    let mut failure = Failure::new(
+        Trouble::Refused(refusal),
+        refusing::answered(shared, head.status),
+    );
     failure.relay = Some(Reply::Challenge {
         status: head.status,
         headers: headers.into(),
@@ -280,8 +292,7 @@ async fn challenge(shared: &Shared, response: Received, in_session: bool) -> Box
 /// the answer; one without words, of a status that servers of the other era give, keeps that status
 /// beside our error, because it tells their era.
 async fn refused(shared: &Shared, response: Received, question: &Question<'_>) -> Box<Failure> {
-    let (head, mut failure) =
-        refusal(shared, response, question.in_session, Some(question.id)).await;
+    let (head, mut failure) = refusal(shared, response, question.sent, Some(question.id)).await;
     if question.era == Era::Legacy {
         return failure;
     }
@@ -308,7 +319,7 @@ async fn refused(shared: &Shared, response: Received, question: &Question<'_>) -
 async fn refusal(
     shared: &Shared,
     response: Received,
-    in_session: bool,
+    sent: Sent<'_>,
     asked: Option<&RequestId>,
 ) -> (http::response::Parts, Box<Failure>) {
     let (head, incoming) = response.into_parts();
@@ -319,7 +330,7 @@ async fn refusal(
     };
     let body = body::collect_failure(incoming, limit, &shared.budget).await;
     let speaks_of_session = speaks_of_session(&body);
-    let error = Message::parse(body)
+    let error = Message::parse(body.clone())
         .ok()
         .filter(|message| matches!(message.kind(), Kind::Error { .. }));
     let code = error.as_ref().and_then(inspect::error_code);
@@ -329,22 +340,19 @@ async fn refusal(
     let has_code = code.is_some_and(|code| SESSION_CODES.contains(&code));
     let about_session = !answers && (speaks_of_session || has_code);
     let refusal = Refusal::new(head.status, &head.headers, SystemTime::now());
-    let trouble = Trouble::Refused(in_our_session(refusal, in_session, about_session));
-    let mut failure = Failure::new(trouble, answered(head.status));
+    let trouble = Trouble::Refused(in_our_session(refusal, sent, about_session));
+    let words = refusing::words(shared, sent.headers, &head, &body, error.as_ref());
+    let mut failure = Failure::new(trouble, words);
     failure.error = error;
     (head, failure)
 }
 
-fn in_our_session(refusal: Refusal, in_session: bool, about_session: bool) -> Refusal {
-    if in_session {
+fn in_our_session(refusal: Refusal, sent: Sent<'_>, about_session: bool) -> Refusal {
+    if sent.in_session {
         refusal.in_session(about_session)
     } else {
         refusal
     }
-}
-
-fn answered(status: StatusCode) -> String {
-    format!("the server answered {status}")
 }
 
 /// The JSON-RPC codes with which servers refuse a session.

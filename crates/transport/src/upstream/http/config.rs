@@ -19,6 +19,9 @@ pub struct HttpUpstreamConfig {
     pub reconnect: Arc<Policy>,
     /// `--forward-auth`: a challenge of the server is relayed instead of explained.
     pub forward_auth: bool,
+    /// Whether clients come over HTTP and may have credentials of their own: only then is
+    /// `--forward-auth` something to advise.
+    pub http_clients: bool,
     /// `--max-connections`: event streams open at once.
     pub max_connections: usize,
 }

@@ -104,10 +104,6 @@ fn words(fault: &reconnect::Fault, last: Option<&Failure>) -> String {
         Engine::SessionLost => {
             format!("the server answered {status}: it does not know the session any more")
         }
-        Engine::Unauthorized => format!(
-            "the server answered {status}: give it credentials with --header \
-             'Authorization: Bearer ${{TOKEN}}', or pass the client's own with --forward-auth"
-        ),
         Engine::Overloaded => {
             "too many large messages of the server are being read at once".to_owned()
         }

@@ -30,6 +30,7 @@ mod modern;
 mod one_way;
 mod permits;
 mod reach;
+mod refusing;
 mod reply;
 mod session;
 mod siblings;

@@ -56,19 +56,32 @@ pub(crate) fn display_name(url: &Uri) -> String {
 
 /// Resolves a reference against the URL it came from, inside that URL's origin.
 pub(crate) fn resolve(base: &Uri, reference: &str) -> Result<Uri, ReferenceError> {
-    let text = base.to_string();
-    let base_uri = UriAbsoluteStr::new(&text).map_err(|_| ReferenceError::Invalid)?;
-    let reference = UriReferenceStr::new(reference.trim()).map_err(|_| ReferenceError::Invalid)?;
-    let resolved = reference.resolve_against(base_uri).to_string();
-    let without_fragment = resolved.split('#').next().unwrap_or_default();
-    let target: Uri = without_fragment
-        .parse()
-        .map_err(|_| ReferenceError::Invalid)?;
+    let target = absolute(base, reference)?;
     if same_origin(base, &target) {
         Ok(target)
     } else {
         Err(ReferenceError::OtherOrigin)
     }
+}
+
+/// Where a reference leads, for people: without credentials and query.
+pub(crate) fn lead(base: &Uri, reference: &str) -> Option<String> {
+    let target = absolute(base, reference).ok()?;
+    let authority = target.authority()?.as_str();
+    let host = authority.rsplit('@').next()?;
+    let scheme = target.scheme_str()?;
+    Some(format!("{scheme}://{host}{}", target.path()))
+}
+
+fn absolute(base: &Uri, reference: &str) -> Result<Uri, ReferenceError> {
+    let text = base.to_string();
+    let base_uri = UriAbsoluteStr::new(&text).map_err(|_| ReferenceError::Invalid)?;
+    let reference = UriReferenceStr::new(reference.trim()).map_err(|_| ReferenceError::Invalid)?;
+    let resolved = reference.resolve_against(base_uri).to_string();
+    let without_fragment = resolved.split('#').next().unwrap_or_default();
+    without_fragment
+        .parse()
+        .map_err(|_| ReferenceError::Invalid)
 }
 
 /// Whether two URLs share scheme, host and port (RFC 6454).
@@ -143,6 +156,21 @@ mod tests {
             resolved("http://h/mcp", "http://h/a b"),
             Err(ReferenceError::Invalid)
         );
+    }
+
+    #[test]
+    fn where_a_reference_leads_is_told_without_secrets() {
+        let lead = |reference| lead(&Uri::from_static("http://h/mcp?key=s3cret"), reference);
+        for (reference, expected) in [
+            (
+                "https://u:s3cret@other:8443/mcp?key=s3cret",
+                "https://other:8443/mcp",
+            ),
+            ("/login?next=s3cret", "http://h/login"),
+        ] {
+            assert_eq!(lead(reference).as_deref(), Some(expected));
+        }
+        assert_eq!(lead("http://h/a b"), None);
     }
 
     #[test]

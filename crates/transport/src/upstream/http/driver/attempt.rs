@@ -13,6 +13,7 @@ use shadowcat_mcp::message::Message;
 use shadowcat_sse::reconnect::classify::MAX_REDIRECTS;
 use shadowcat_sse::reconnect::{Leg, Trouble, may_follow};
 
+use super::super::answer::Sent;
 use super::super::client::{Connected, Delivery, Received, RequestBody, SendError};
 use super::super::{Shared, body, target};
 use crate::upstream::Reply;
@@ -68,9 +69,12 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Whether it carries our session id.
-    pub(crate) fn in_session(&self) -> bool {
-        self.headers.contains_key(headers::SESSION_ID)
+    /// Its header fields, our session id among them or not.
+    pub(crate) fn sent(&self) -> Sent<'_> {
+        Sent {
+            headers: &self.headers,
+            in_session: self.headers.contains_key(headers::SESSION_ID),
+        }
     }
 
     fn request(&self, shared: &Shared, url: &Uri) -> Box<Request<RequestBody>> {
@@ -163,17 +167,26 @@ fn unsent(server: &str, error: &SendError) -> Box<Failure> {
 /// Where a redirected request goes.
 fn follow(from: &Uri, response: &Received, leg: Leg, redirects: u8) -> Result<Uri, Box<Failure>> {
     let status = response.status();
+    let location = response.headers().get(LOCATION);
+    let location = location.and_then(|location| location.to_str().ok());
+    let led = |why: &str| {
+        let to = location.and_then(|reference| target::lead(from, reference));
+        match to {
+            Some(to) => stays(
+                status,
+                &format!("{why}; it leads to {to}: give that URL if you trust it"),
+            ),
+            None => stays(status, why),
+        }
+    };
     if !may_follow(status, leg) {
-        return Err(stays(status, "it would turn the POST into a GET"));
+        return Err(led("it would turn the POST into a GET"));
     }
     if redirects > MAX_REDIRECTS {
         return Err(stays(status, "too many of them"));
     }
-    let location = response.headers().get(LOCATION);
-    let reference = location
-        .and_then(|location| location.to_str().ok())
-        .ok_or_else(|| stays(status, "it has no readable Location"))?;
-    target::resolve(from, reference).map_err(|error| stays(status, &error.to_string()))
+    let reference = location.ok_or_else(|| stays(status, "it has no readable Location"))?;
+    target::resolve(from, reference).map_err(|error| led(&error.to_string()))
 }
 
 /// A redirect that is not followed.
