@@ -3,6 +3,7 @@
 //! The two differ in what the command line sets; from here on a client edge is either a pipe or an
 //! HTTP endpoint.
 
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use shadowcat_proxy::session::Shared;
@@ -74,6 +75,14 @@ async fn serve_stdio(
     let stdout = stdio::standard_output().map_err(no_pipe)?;
     let drain = proxy.options.operation.drain_timeout;
     let server = shared.upstream.name().to_owned();
+    if std::io::stdin().is_terminal() {
+        // Nothing is done or said before a client's first message, which looks dead to a user.
+        info!(
+            server,
+            "waiting for an MCP client on stdin and stdout, and stdin is a terminal: a client starts \
+             this command by itself; with --listen HOST:PORT it serves HTTP"
+        );
+    }
     let ended = forward::stdio(shared, stdin, stdout, shutdown, drain).await;
     match ended {
         forward::Ended::Eof | forward::Ended::Shutdown => Ok(()),

@@ -1,5 +1,9 @@
 //! `forward` on a client's pipes: what is on stdout, what a bad line costs, how it ends.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -8,6 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::support::client::{INITIALIZED, initialize};
 use crate::support::forward::Forward;
+use crate::support::process::{Process, command};
 use crate::support::until;
 use crate::support::upstream::{self, Answer, Gate, Request, Step, Upstream};
 
@@ -81,6 +86,41 @@ async fn a_bad_line_is_answered_and_the_connection_goes_on() {
     forward.send("\r").await;
     echo(&mut forward, 200).await;
     assert_eq!(upstream.calls("tools/call").len(), 7);
+}
+
+/// A pseudo-terminal: the end that a user's terminal program holds, and the one that a program is
+/// started on.
+fn terminal() -> (OwnedFd, File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let held = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&held).unwrap();
+    unlockpt(&held).unwrap();
+    let name = ptsname(&held, Vec::new()).unwrap();
+    let started_on = File::open(name.to_str().unwrap());
+    (held, started_on.unwrap())
+}
+
+/// Started by hand it would look dead: nothing comes before a client's first message.
+#[tokio::test]
+async fn on_a_terminal_it_says_what_it_waits_for() {
+    const WAITS: &str = "waiting for an MCP client on stdin and stdout";
+    let upstream = Upstream::start(gated(Gate::default())).await;
+    let (_held, stdin) = terminal();
+    let mut command = command(&["forward", &upstream.url()]);
+    let mut process = Process::start(command.stdin(stdin).stdout(Stdio::piped()));
+    process.says(WAITS).await;
+    process.signal(Signal::TERM);
+    let status = process.ended().await;
+    assert_eq!(status.code(), Some(0), "{status}");
+    let mut written = String::new();
+    let mut stdout = process.child.stdout.take().unwrap();
+    stdout.read_to_string(&mut written).unwrap();
+    assert_eq!(written, "");
+
+    let (mut forward, _, _) = start(&[]).await;
+    echo(&mut forward, 1).await;
+    let lines = forward.process.stderr();
+    assert!(!lines.iter().any(|line| line.contains(WAITS)), "{lines:#?}");
 }
 
 /// What is written before stdin ends is answered, and the server's session is closed.
