@@ -28,6 +28,9 @@ use crate::session::{Session, Shared};
 
 /// How long a server may take to say what it speaks.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a client that discovers waits for a command that may be starting: it would wait without
+/// us, too. Official clients give up after 10 s.
+const STARTING_PATIENCE: Duration = Duration::from_secs(8);
 /// How long a server that did not say is left alone.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -104,7 +107,12 @@ impl EraOfUpstream {
             if discovers && self.refuses_discover() {
                 return Err(Unsettled::Refused);
             }
-            match discover(shared).await {
+            let patience = if discovers {
+                STARTING_PATIENCE
+            } else {
+                PATIENCE
+            };
+            match discover(shared, patience).await {
                 Ok(Discovered::Modern(versions)) => return Ok(Speaks::Modern(versions)),
                 Ok(Discovered::Refused) if discovers => {
                     self.doubts.lock().refused_until = Some(Instant::now() + SILENCE);
@@ -255,8 +263,8 @@ enum Discovered {
     Nothing,
 }
 
-async fn discover(shared: &Shared) -> Result<Discovered, Fault> {
-    let (leg, answer) = ask(shared, Era::Modern, build::discover()).await;
+async fn discover(shared: &Shared, patience: Duration) -> Result<Discovered, Fault> {
+    let (leg, answer) = ask(shared, Era::Modern, build::discover(), patience).await;
     let discovered = match &answer {
         Ok(Some(answer)) => match DiscoverResult::read(answer) {
             Some(result) => Discovered::Modern(result.versions),
@@ -277,7 +285,7 @@ async fn discover(shared: &Shared) -> Result<Discovered, Fault> {
 /// The version that a server answers `initialize` with.
 async fn initialize(shared: &Shared) -> Result<Option<String>, Fault> {
     let initialize = build::initialize(ProtocolVersion::V2025_11_25);
-    let (leg, answer) = ask(shared, Era::Legacy, initialize).await;
+    let (leg, answer) = ask(shared, Era::Legacy, initialize, PATIENCE).await;
     // A session has begun on it, which is nobody's.
     tokio::spawn(leg.close());
     let result = answer?.and_then(|answer| InitializeResult::read(&answer).ok());
@@ -289,9 +297,10 @@ async fn ask(
     shared: &Shared,
     era: Era,
     request: Message,
+    patience: Duration,
 ) -> (Arc<dyn Leg>, Result<Option<Message>, Fault>) {
     let leg = shared.upstream.leg(era);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience;
     let asking = upstream::ask(&*leg, request, deadline);
     let answer = tokio::time::timeout_at(deadline, asking).await;
     (leg, answer.ok().transpose())

@@ -71,9 +71,11 @@ impl Stdio {
     }
 
     async fn is_silent(&mut self) -> bool {
-        timeout(Duration::from_secs(10), self.lines.recv())
-            .await
-            .is_err()
+        self.is_silent_for(Duration::from_secs(10)).await
+    }
+
+    async fn is_silent_for(&mut self, time: Duration) -> bool {
+        timeout(time, self.lines.recv()).await.is_err()
     }
 }
 
@@ -384,6 +386,32 @@ async fn what_a_request_waits_for_first_does_not_stop_reading() {
         stdio.send(MODERN_REQUEST).await;
         stdio.server.request().await;
     }
+}
+
+/// A command may need seconds to start. Whoever discovers waits for that; of any other modern request
+/// it is soon known that a silent server is of the other era.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_discovers_waits_for_a_command_to_start() {
+    let habits = Habits {
+        pipe: true,
+        ..Habits::default()
+    };
+    let mut stdio = Stdio::new(habits.clone(), Config::default());
+    let discover = MODERN_REQUEST.replace("x/ask", "server/discover");
+    stdio.send(&discover).await;
+    let asked = stdio.server.request().await;
+    assert!(stdio.is_silent_for(Duration::from_secs(7)).await);
+    asked.json(r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}"#);
+    let relayed = stdio.server.request().await;
+    assert_eq!(relayed.method(), "server/discover");
+    assert_eq!(stdio.server.count("0 initialize"), 0);
+
+    let mut stdio = Stdio::new(habits, Config::default());
+    stdio.send(MODERN_REQUEST).await;
+    let _silent = stdio.server.request().await;
+    assert!(stdio.is_silent_for(Duration::from_secs(2)).await);
+    let refused = stdio.line().await;
+    assert!(refused.contains("-32022"), "{refused}");
 }
 
 #[tokio::test(start_paused = true)]
