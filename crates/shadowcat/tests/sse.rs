@@ -124,6 +124,39 @@ fn a_stream_that_cannot_be_had_is_a_runtime_error_in_one_line() {
 }
 
 #[test]
+fn a_refusal_says_who_refuses_and_why() {
+    let refusal = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\
+        content-length: 42\r\nconnection: close\r\n\r\n{\"error\":\n \"no session, header-secret??\" }";
+    let (url, serving) = serve(vec![refusal.into()]);
+    let with_query = format!("{url}?key=query-secret");
+    let output = follow(&["--header", "X-Key: header-secret", &with_query])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let said = r#"it says: {"error": "no session, ***??" }"#;
+    let line = format!("the server refuses the stream: {url} answered 400 Bad Request; {said}\n");
+    assert!(stderr.ends_with(&line), "{stderr}");
+    assert!(!stderr.contains("secret"), "{stderr}");
+    serving.join().unwrap();
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/events", taken.local_addr().unwrap());
+    drop(taken);
+    let output = follow(&["--retry-max-attempts", "1", &format!("{url}?key=s3cret")])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains(&format!("{url} cannot be reached: ")),
+        "{stderr}"
+    );
+    assert!(!stderr.contains("s3cret"), "{stderr}");
+}
+
+#[test]
 fn a_server_that_speaks_no_tls_is_not_asked_again() {
     let (url, serving) = serve_raw("HTTP/1.1 400 Bad Request\r\n\r\n");
     let url = url.replace("http://", "https://");

@@ -13,6 +13,9 @@
 
 #[cfg(feature = "client")]
 pub mod client;
+/// For the crates above: no part of what this one promises.
+#[doc(hidden)]
+pub mod said;
 mod sse;
 
 pub use sse::*;

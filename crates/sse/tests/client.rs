@@ -290,7 +290,7 @@ async fn every_move_can_be_watched_with_its_reason() {
     );
     assert_eq!(
         moves.last().unwrap().detail.as_deref(),
-        Some("status 204 No Content")
+        Some(&*format!("{} answered 204 No Content", server.url))
     );
 }
 

@@ -18,7 +18,6 @@ mod lines;
 pub mod metrics;
 mod repoll;
 pub mod request_span;
-mod said;
 pub mod streams;
 pub mod timer;
 pub mod upstream;

@@ -6,18 +6,20 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_core::Stream;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use reqwest::{Response, Url};
+use reqwest::{RequestBuilder, Response, Url};
 
 use crate::reconnect::cursor::Standing;
 use crate::reconnect::{Cursor, Refusal, Trouble};
-use crate::{DecodeError, Decoder, Item, Limits};
+use crate::{DecodeError, Decoder, Item, Limits, said};
 
+/// How long the body of a refusal is waited for.
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// What went wrong: for the engine, and for people.
@@ -76,8 +78,9 @@ impl Requests {
         if let Some(body) = &self.body {
             request = request.body(body.clone());
         }
+        let secrets = said::secrets(self.headers.values(), self.url.query());
         Link::Opening {
-            head: Box::pin(request.send()),
+            head: Box::pin(open(request, secrets)),
             limits: self.limits,
         }
     }
@@ -87,7 +90,7 @@ impl Requests {
 pub(super) enum Link {
     None,
     Opening {
-        head: Pin<Box<dyn Future<Output = reqwest::Result<Response>> + Send>>,
+        head: Pin<Box<dyn Future<Output = Result<Response, Troubled>> + Send>>,
         limits: Limits,
     },
     Open {
@@ -118,12 +121,9 @@ impl Link {
         };
         let response = match ready!(head.as_mut().poll(cx)) {
             Ok(response) => response,
-            Err(error) => return Poll::Ready(Err(unsent(&error))),
+            Err(troubled) => return Poll::Ready(Err(troubled)),
         };
         let decoder = Box::new(Decoder::new(*limits));
-        if let Some(troubled) = refused(&response) {
-            return Poll::Ready(Err(troubled));
-        }
         let body = Box::pin(response.bytes_stream());
         *self = Self::Open { body, decoder };
         Poll::Ready(Ok(()))
@@ -153,6 +153,56 @@ impl Link {
     }
 }
 
+/// Sends a request; a refusal is told with what the server says about it.
+async fn open(request: RequestBuilder, secrets: Vec<String>) -> Result<Response, Troubled> {
+    let response = request.send().await.map_err(|error| unsent(&error))?;
+    let Some(mut troubled) = refused(&response) else {
+        return Ok(response);
+    };
+    let said = said::in_short(&text(response).await, &secrets);
+    if !said.is_empty() {
+        troubled.detail += &format!("; it says: {said}");
+    }
+    Err(troubled)
+}
+
+/// The beginning of a refusal's body, if people can read it and it comes in time.
+async fn text(mut response: Response) -> String {
+    let media = essence(&response).map(str::to_ascii_lowercase);
+    let readable = |media: &String| media.starts_with("text/") || media.ends_with("json");
+    let mut body = Vec::new();
+    if response.status() != StatusCode::OK && media.as_ref().is_some_and(readable) {
+        let reading = async {
+            while body.len() < said::LOOKED_AT
+                && let Ok(Some(piece)) = response.chunk().await
+            {
+                body.extend_from_slice(&piece);
+            }
+        };
+        // Whatever ended it, what came is what there is.
+        let _ = tokio::time::timeout(REFUSAL_TIME, reading).await;
+    }
+    said::beginning(&body)
+}
+
+/// The media type of a body, without parameters.
+fn essence(response: &Response) -> Option<&str> {
+    let media = response.headers().get(CONTENT_TYPE)?;
+    let essence = media.to_str().ok()?.split(';').next()?;
+    Some(essence.trim())
+}
+
+/// A URL without what may be secret in it.
+fn name(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    // Neither fails for a URL with a host.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.to_string()
+}
+
 /// What is wrong with a head.
 fn refused(response: &Response) -> Option<Troubled> {
     let status = response.status();
@@ -162,14 +212,12 @@ fn refused(response: &Response) -> Option<Troubled> {
         } else {
             Trouble::Refused(Refusal::new(status, response.headers(), wall()))
         };
-        return Some(Troubled::new(trouble, format!("status {status}")));
+        return Some(Troubled::new(
+            trouble,
+            format!("{} answered {status}", name(response.url())),
+        ));
     }
-    let media = response.headers().get(CONTENT_TYPE);
-    let essence = media
-        .and_then(|media| media.to_str().ok())
-        .and_then(|media| media.split(';').next())
-        .map(str::trim);
-    match essence {
+    match essence(response) {
         Some(media) if media.eq_ignore_ascii_case("text/event-stream") => None,
         Some(other) => Some(Troubled::new(
             Trouble::WrongType,
@@ -195,7 +243,13 @@ fn unsent(error: &reqwest::Error) -> Troubled {
     } else {
         Trouble::NoConnection
     };
-    Troubled::new(trouble, chain(error))
+    let why = chain(error);
+    let why = why.strip_prefix("client error (Connect): ").unwrap_or(&why);
+    let detail = match error.url().filter(|_| error.is_connect()) {
+        Some(url) => format!("{} cannot be reached: {why}", name(url)),
+        None => why.to_owned(),
+    };
+    Troubled::new(trouble, detail)
 }
 
 /// Whether the peer was refused, not the connection: TLS streams report that as invalid data.

@@ -12,12 +12,10 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use shadowcat_mcp::headers;
 use shadowcat_mcp::inspect;
 use shadowcat_mcp::message::Message;
+use shadowcat_sse::said;
 
 use super::Shared;
-use crate::said;
 
-/// Bytes of a body that are looked at.
-const LOOKED_AT: usize = 4096;
 /// Fields whose values are no secrets, and may well stand in an error.
 const PLAIN: [HeaderName; 8] = [
     ACCEPT,
@@ -68,30 +66,13 @@ fn text(headers: &HeaderMap, body: &[u8]) -> Option<String> {
     let kind = headers.get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     let kind = kind.unwrap_or_default();
     let is_text = kind.len() >= 5 && kind[..5].eq_ignore_ascii_case(b"text/");
-    let shown = &body[..LOOKED_AT.min(body.len())];
-    let words = || {
-        let text = String::from_utf8_lossy(shown);
-        text.split_whitespace().collect::<Vec<_>>().join(" ")
-    };
-    (is_text || headers::is_json(headers)).then(words)
+    (is_text || headers::is_json(headers)).then(|| said::beginning(body))
 }
 
 /// What of the request must not be repeated.
 fn secrets(shared: &Shared, sent: &HeaderMap) -> Vec<String> {
     let fields = sent.iter().filter(|(name, _)| !PLAIN.contains(name));
-    let values = fields.map(|(_, value)| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let mut secrets: Vec<String> = Vec::new();
-    for value in values {
-        // "Basic dXNlcg==" is a secret, and so is what stands behind the scheme.
-        secrets.extend(value.split_whitespace().last().map(str::to_owned));
-        secrets.push(value);
-    }
-    let query = shared.config.url.query().unwrap_or_default();
-    secrets.push(query.to_owned());
-    let values = query.split('&').filter_map(|pair| pair.split_once('='));
-    secrets.extend(values.map(|(_, value)| value.to_owned()));
-    secrets.retain(|secret| secret.len() >= said::SHORTEST_SECRET);
-    secrets
+    said::secrets(fields.map(|(_, value)| value), shared.config.url.query())
 }
 
 /// What to do after a 401 or 403, by what can be done.

@@ -12,9 +12,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use shadowcat_sse::said;
 use tokio::time::Instant;
-
-use crate::said;
 
 /// A line that was said longer before the death has nothing to do with it.
 const RECENT: Duration = Duration::from_secs(2);

@@ -3,14 +3,47 @@
 
 use std::ops::Range;
 
+use http::HeaderValue;
+
 /// Bytes that are repeated.
-pub(crate) const MOST: usize = 200;
+pub const MOST: usize = 200;
 /// Values shorter than this are no secrets, but parts of ordinary words.
-pub(crate) const SHORTEST_SECRET: usize = 6;
+pub const SHORTEST_SECRET: usize = 6;
+/// Bytes of a body that are looked at.
+pub const LOOKED_AT: usize = 4096;
 const MASK: &str = "***";
 
+/// What a request holds that must not be repeated: the values of these fields, and of its query.
+#[must_use]
+pub fn secrets<'a>(
+    fields: impl Iterator<Item = &'a HeaderValue>,
+    query: Option<&str>,
+) -> Vec<String> {
+    let mut secrets: Vec<String> = Vec::new();
+    for value in fields {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        // "Basic dXNlcg==" is a secret, and so is what stands behind the scheme.
+        secrets.extend(value.split_whitespace().last().map(str::to_owned));
+        secrets.push(value);
+    }
+    let query = query.unwrap_or_default();
+    secrets.push(query.to_owned());
+    let values = query.split('&').filter_map(|pair| pair.split_once('='));
+    secrets.extend(values.map(|(_, value)| value.to_owned()));
+    secrets.retain(|secret| secret.len() >= SHORTEST_SECRET);
+    secrets
+}
+
+/// The beginning of a body of text, its words one blank apart.
+#[must_use]
+pub fn beginning(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..LOOKED_AT.min(body.len())]);
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// The beginning of a text in one line. Masked are these secrets and bearer tokens.
-pub(crate) fn in_short(text: &str, secrets: &[String]) -> String {
+#[must_use]
+pub fn in_short(text: &str, secrets: &[String]) -> String {
     let line = without_bearer(&without(secrets, text));
     let line = line.replace(['\t', '\n', '\r'], " ");
     let line: String = line.chars().filter(|c| !c.is_control()).collect();
