@@ -53,9 +53,9 @@ impl Exchange {
             self.bounds.session.lost(generation, &fault);
         }
         let again = again && !(lost && self.bounds.session.has_ended());
-        self.tell_broken_answer(&fault, again);
+        let told = self.tell_broken_answer(&fault, again);
         if !again {
-            return self.fail_with(&fault);
+            return self.fail_with(&fault, told);
         }
         if lost {
             let session = Arc::clone(&self.bounds.session);
@@ -84,21 +84,22 @@ impl Exchange {
         Step::Again
     }
 
-    /// Logs what the end of the stream that was to bring the answer means for the request. What is
-    /// told of other failures is for [`Session::log_failure`] to say, and of a subscription for its
-    /// stream; a pipe is told of once, by its session, and not for each request.
-    fn tell_broken_answer(&self, fault: &Fault, again: bool) {
+    /// Logs what the end of the stream that was to bring the answer means for the request; true if it
+    /// did. What is told of other failures is for [`Session::log_failure`] to say, and of a
+    /// subscription for its stream; a pipe is told of once, by its session, and not for each request.
+    fn tell_broken_answer(&self, fault: &Fault, again: bool) -> bool {
         let session = &self.bounds.session;
         let had_stream = matches!(self.phase, Phase::Streaming { .. });
         let told = self.method == Method::Initialize || self.listening.is_some();
         if !had_stream || told || !session.has_response_heads() {
-            return;
+            return false;
         }
         let server = session.shared.upstream.name();
         in_request(|| match again {
             true => info!(server, %fault, "the answer broke off, sending the request once more"),
             false => warn!(server, %fault, "the answer broke off and is lost"),
         });
+        true
     }
 
     /// Whether a server refuses a request in the session that was made for it as in the one before.
@@ -133,14 +134,17 @@ impl Exchange {
         self.method.is_safe() || self.method == Method::ToolsCall && config.retry_idempotent_tools
     }
 
-    /// The error, or the status that says more where a lost session is passed on.
-    fn fail_with(&mut self, fault: &Fault) -> Step {
+    /// The error, or the status that says more where a lost session is passed on. `told`: the log knows.
+    fn fail_with(&mut self, fault: &Fault, told: bool) -> Step {
         let passed_on = fault.kind.is_session_loss()
             && fault.executed == Executed::No
             && self.method != Method::Initialize
             && self.bounds.session.has_ended();
         if !passed_on {
-            return self.fail(fault);
+            return match told {
+                true => self.give_fault(fault),
+                false => self.fail(fault),
+            };
         }
         self.outcome = Outcome::Fault;
         self.finish();
@@ -161,6 +165,11 @@ impl Exchange {
 
     pub(super) fn fail(&mut self, fault: &Fault) -> Step {
         Session::log_failure(&self.method, fault);
+        self.give_fault(fault)
+    }
+
+    /// The error in the response's place.
+    fn give_fault(&mut self, fault: &Fault) -> Step {
         let fault = self.in_doubt(fault);
         let message = fault.to_response(&self.id);
         let status = fault.status_of(self.bounds.session.era, &self.method);
