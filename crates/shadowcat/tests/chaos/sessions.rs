@@ -239,7 +239,7 @@ async fn redirects() {
             let call = json!({"jsonrpc": "2.0", "id": status, "method": "tools/call", "params": {"name": status.to_string()}});
             let answer = session.exchange(&call.to_string()).await;
             assert_eq!(
-                answer.body.contains("/moved"),
+                answer.body.contains(r#""/moved""#),
                 follows,
                 "{mode} {status}: {answer:?}"
             );
