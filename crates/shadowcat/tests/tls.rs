@@ -123,6 +123,9 @@ async fn an_untrusted_certificate_fails_the_request_at_once() {
         assert_eq!(fault["kind"], "tls", "{mode}: {answer}");
         assert_eq!(fault["side"], "upstream", "{mode}: {answer}");
         assert_eq!(fault["executed"], "no", "{mode}: {answer}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains("signed by nobody"), "{mode}: {message}");
+        assert!(message.contains("SSL_CERT_FILE"), "{mode}: {message}");
         // No second attempt: it would fail in the same way.
         assert_eq!(connections.load(Ordering::SeqCst), 1, "{mode}: {answer}");
         assert!(server.seen().is_empty(), "{mode}");

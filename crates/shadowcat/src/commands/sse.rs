@@ -31,7 +31,7 @@ pub(crate) async fn run(sse: Sse) -> Result<(), Failure> {
             Some(transition) = transitions.next() => say(&transition),
             event = events.next() => match event {
                 Some(Ok(event)) => print(line(&event, sse.json).as_bytes())?,
-                Some(Err(error)) => return Err(Failure::Runtime(error.to_string())),
+                Some(Err(error)) => return Err(Failure::Runtime(explained(error.to_string()))),
                 None => break,
             },
         }
@@ -40,6 +40,17 @@ pub(crate) async fn run(sse: Sse) -> Result<(), Failure> {
         say(&transition);
     }
     Ok(())
+}
+
+/// What to do next, where the library's words do not say so.
+fn explained(error: String) -> String {
+    match error.contains("invalid peer certificate") {
+        true => format!(
+            "{error}; is its certificate one that this machine trusts? SSL_CERT_FILE names a PEM \
+             file of its issuer (Linux, BSD)"
+        ),
+        false => error,
+    }
 }
 
 fn open(sse: &Sse) -> Result<ReconnectingStream, Failure> {

@@ -102,10 +102,12 @@ fn tls_words(error: &rustls::Error) -> String {
     }
 }
 
+/// Also of an issuer that has the name of a known one and another key.
 fn is_unknown_issuer(error: &rustls::Error) -> bool {
+    use rustls::CertificateError::{BadSignature, UnknownIssuer};
     matches!(
         error,
-        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)
+        rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature)
     )
 }
 

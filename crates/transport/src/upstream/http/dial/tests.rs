@@ -59,6 +59,7 @@ fn a_certificate_that_is_not_trusted_is_explained() {
     let own = rustls::CertificateError::Other(rustls::OtherError(Arc::new(own)));
     for (error, words) in [
         (rustls::CertificateError::UnknownIssuer, "signed by nobody"),
+        (rustls::CertificateError::BadSignature, "signed by nobody"),
         (own, "signed by itself"),
     ] {
         let error = invalid(error);
