@@ -180,7 +180,8 @@ pub struct AccessOptions {
 
     /// Pass the client's Authorization and Cookie upstream and the server's challenge back
     ///
-    /// Without it, a server's 401 or 403 is an error that names --header and --forward-auth.
+    /// Without it, a server's 401 or 403 is an error that names --header and, where --header gives
+    /// no credentials, this option.
     #[arg(
         long, value_name = "BOOL", default_value = "off", default_missing_value = "on",
         num_args = 0..=1, require_equals = true, hide_possible_values = true,
