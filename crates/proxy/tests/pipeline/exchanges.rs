@@ -288,7 +288,7 @@ async fn a_challenge_is_relayed_or_told_in_words() {
     proxy.server.request().await.reply(challenge());
     let messages = reading.await.unwrap();
     assert!(
-        messages[0].contains("unauthorized") && messages[0].contains("--header"),
+        messages[0].contains("unauthorized") && messages[0].contains("--forward-auth"),
         "{messages:?}"
     );
 }
