@@ -426,3 +426,21 @@ async fn one_of_many_slow_clients_is_given_up() {
     let answer = router.deliver(ask(5)).await.unwrap();
     assert_eq!(shadowcat_mcp::inspect::error_code(&answer), Some(-32601));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pipe_is_passed_on_when_nothing_is_open_on_it() {
+    let (router, _) = router(Clients::Many);
+    let mut begun = router.begin(&request(7)).unwrap();
+    assert!(!router.pass_to(Clients::One));
+    router.deliver(response(1)).await;
+    assert_eq!(next(&mut begun.incoming).await, response(7));
+    assert!(router.pass_to(Clients::One));
+    // Nothing is renumbered any more, and what the first clients leave behind ends nothing.
+    let mut other = router.begin(&request(7)).unwrap();
+    assert_eq!(other.message, request(7));
+    drop(begun);
+    router.deliver(response(7)).await;
+    assert_eq!(next(&mut other.incoming).await, response(7));
+    router.end(died());
+    assert!(!router.pass_to(Clients::One));
+}

@@ -39,12 +39,13 @@ impl Stage {
     }
 
     async fn next(&self) -> Puppet {
-        loop {
+        for _ in 0..1000 {
             if let Some(puppet) = self.puppets.0.lock().pop() {
                 return puppet;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        panic!("no process is started");
     }
 
     fn starts(&self) -> u64 {
