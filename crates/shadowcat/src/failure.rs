@@ -1,6 +1,7 @@
 //! Why a command ends otherwise than well, and with which exit status.
 
 use std::fmt;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 /// The end of a command that did not do what it was asked to. One line that says what and what to
@@ -23,13 +24,10 @@ impl Failure {
         }
     }
 
-    /// Writes the one line to stderr.
-    #[allow(
-        clippy::print_stderr,
-        reason = "a failure may come before there is a logger, and outranks its level"
-    )]
+    /// Writes the one line to stderr, past the logger: a failure may come before there is one, and
+    /// outranks its level. Whoever read it may be gone; the exit status says enough then.
     pub fn report(&self) {
-        eprintln!("{self}");
+        let _ = writeln!(io::stderr(), "{self}");
     }
 }
 

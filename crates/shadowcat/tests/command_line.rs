@@ -435,6 +435,19 @@ fn a_port_that_is_taken_is_a_runtime_error() {
 }
 
 #[test]
+fn a_failure_that_nobody_reads_keeps_its_status() {
+    for (arguments, status) in [
+        (&["forward", "--no-such-option"][..], 2),
+        (&["check", "--", "/no/such/command"], 1),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = shadowcat(arguments).stderr(writer).status().unwrap();
+        assert_eq!(ended.code(), Some(status), "{arguments:?}");
+    }
+}
+
+#[test]
 fn completions_know_the_options() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = shadowcat(&["completions", shell]).output().unwrap();
