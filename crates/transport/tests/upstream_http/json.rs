@@ -372,7 +372,7 @@ async fn a_refusal_advises_what_the_user_can_do() {
         }
         let leg = upstream_with(config, &server).leg(Era::Legacy);
         let detail = request(&leg, call(1)).await.unwrap_err().detail;
-        let answered = "http://server/mcp answered 401 Unauthorized; it says: who?; ";
+        let answered = "http://server/mcp answered 401 Unauthorized; ";
         assert!(detail.starts_with(answered), "{detail}");
         let clients_own = http_clients && !given;
         assert_eq!(detail.contains("--forward-auth"), clients_own, "{detail}");
@@ -382,42 +382,24 @@ async fn a_refusal_advises_what_the_user_can_do() {
     }
 }
 
-/// The beginning of what the server says, in one line and without what is secret.
+/// A body may repeat what the request held, in whatever form.
 #[tokio::test(start_paused = true)]
-async fn a_failure_says_what_the_server_said_about_it() {
-    let said = |kind: &'static str, body: &'static str| async move {
+async fn what_a_failure_s_body_says_is_not_repeated() {
+    for (kind, body) in [
+        ("text/plain", "bad token s3cret"),
+        ("application/json", r#"{"detail":"bad token s3cret"}"#),
+    ] {
         let server = Server::new(move |_, _| Answer::Http(http(500, kind, body)));
         let mut config = config();
-        config.url = "http://server/mcp?key=query-secret".parse().unwrap();
-        let token = "Basic header-secret".parse().unwrap();
+        let token = "Bearer s3cret".parse().unwrap();
         config.headers.insert("authorization", token);
         let leg = upstream_with(config, &server).leg(Era::Legacy);
-        request(&leg, call(1)).await.unwrap_err().detail
-    };
-    const ANSWERED: &str = "http://server/mcp answered 500 Internal Server Error";
-    for (kind, body, expected) in [
-        (
-            "text/plain",
-            "no\n\u{1b}disk  left\n",
-            "; it says: no disk left",
-        ),
-        (
-            "application/json",
-            r#"{"detail":"no disk"}"#,
-            r#"; it says: {"detail":"no disk"}"#,
-        ),
-        (
-            "text/html",
-            "header-secret at /mcp?key=query-secret",
-            "; it says: *** at /mcp?***",
-        ),
-        ("application/octet-stream", "no disk", ""),
-        ("text/plain", "", ""),
-    ] {
-        assert_eq!(said(kind, body).await, format!("{ANSWERED}{expected}"));
+        let detail = request(&leg, call(1)).await.unwrap_err().detail;
+        assert_eq!(
+            detail,
+            "http://server/mcp answered 500 Internal Server Error"
+        );
     }
-    let long = said("text/plain", include_str!("json.rs")).await;
-    assert!(long.len() < 300 && long.ends_with('…'), "{long}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,8 +8,8 @@
 use std::time::SystemTime;
 
 use super::client::Received;
+use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
 use shadowcat_mcp::fault;
 use shadowcat_mcp::headers::{self, Content};
 use shadowcat_mcp::inspect;
@@ -58,18 +58,10 @@ impl Expected {
 struct Question<'a> {
     id: &'a RequestId,
     era: Era,
-    sent: Sent<'a>,
+    in_session: bool,
 }
 
-/// How it was asked.
-#[derive(Clone, Copy)]
-pub(crate) struct Sent<'a> {
-    pub(crate) headers: &'a HeaderMap,
-    /// In a session of ours.
-    pub(crate) in_session: bool,
-}
-
-/// The answer to a POST.
+/// The answer to a POST; `in_session`: it was sent in a session of ours.
 #[expect(
     clippy::manual_async_fn,
     reason = "an async fn has a second place for its argument, the response"
@@ -78,11 +70,11 @@ pub(crate) fn to_post(
     shared: &Shared,
     mut response: Received,
     expected: &Expected,
-    sent: Sent<'_>,
+    in_session: bool,
 ) -> impl Future<Output = Opened> {
     async move {
         let Expected::Response(id, era) = expected else {
-            return Box::pin(to_one_way(shared, response, expected, sent)).await;
+            return Box::pin(to_one_way(shared, response, expected, in_session)).await;
         };
         let answer = match Shape::of(&response) {
             Shape::Stream => Ok(Opened::Stream(response)),
@@ -91,7 +83,7 @@ pub(crate) fn to_post(
                 let question = Question {
                     id,
                     era: *era,
-                    sent,
+                    in_session,
                 };
                 // Boxed: the future of every answer is as large as its largest path.
                 Err(Box::pin(failure(shared, response, &question)).await)
@@ -126,7 +118,7 @@ async fn to_one_way(
     shared: &Shared,
     response: Received,
     expected: &Expected,
-    sent: Sent<'_>,
+    in_session: bool,
 ) -> Opened {
     let status = response.status();
     if status.is_success() {
@@ -135,9 +127,9 @@ async fn to_one_way(
     }
     let to_be_relayed = is_challenge(status) && shared.config.forward_auth;
     Opened::Failed(match expected {
-        Expected::Handover(_) if to_be_relayed => challenge(shared, response, sent).await,
-        Expected::Handover(id) => refusal(shared, response, sent, Some(id)).await.1,
-        _ => refusal(shared, response, sent, None).await.1,
+        Expected::Handover(_) if to_be_relayed => challenge(shared, response, in_session).await,
+        Expected::Handover(id) => refusal(shared, response, in_session, Some(id)).await.1,
+        _ => refusal(shared, response, in_session, None).await.1,
     })
 }
 
@@ -145,26 +137,26 @@ async fn to_one_way(
 async fn failure(shared: &Shared, response: Received, question: &Question<'_>) -> Box<Failure> {
     let status = response.status();
     if is_challenge(status) && shared.config.forward_auth {
-        challenge(shared, response, question.sent).await
+        challenge(shared, response, question.in_session).await
     } else if status.is_success() {
-        no_events(shared, response, question.sent).await
+        no_events(shared, response, question.in_session).await
     } else {
         refused(shared, response, question).await
     }
 }
 
 /// The answer to a GET.
-pub(crate) async fn to_get(shared: &Shared, response: Received, sent: Sent<'_>) -> Opened {
+pub(crate) async fn to_get(shared: &Shared, response: Received, in_session: bool) -> Opened {
     let status = response.status();
     if status == StatusCode::OK && headers::is_event_stream(response.headers()) {
         return Opened::Stream(response);
     }
     Opened::Failed(if is_challenge(status) && shared.config.forward_auth {
-        challenge(shared, response, sent).await
+        challenge(shared, response, in_session).await
     } else if status.is_success() {
-        no_events(shared, response, sent).await
+        no_events(shared, response, in_session).await
     } else {
-        refusal(shared, response, sent, None).await.1
+        refusal(shared, response, in_session, None).await.1
     })
 }
 
@@ -239,10 +231,10 @@ pub(crate) fn answering(message: Message, id: &RequestId) -> Option<Message> {
 }
 
 /// A success that is neither an event stream nor an answer.
-async fn no_events(shared: &Shared, response: Received, sent: Sent<'_>) -> Box<Failure> {
+async fn no_events(shared: &Shared, response: Received, in_session: bool) -> Box<Failure> {
     let status = response.status();
     if status == StatusCode::NO_CONTENT {
-        return refusal(shared, response, sent, None).await.1;
+        return refusal(shared, response, in_session, None).await.1;
     }
     let kind = response.headers().get(CONTENT_TYPE);
     let kind = kind.map(|kind| String::from_utf8_lossy(kind.as_bytes()).into_owned());
@@ -264,11 +256,11 @@ fn is_challenge(status: StatusCode) -> bool {
 }
 
 /// 401 or 403, to be relayed.
-async fn challenge(shared: &Shared, response: Received, sent: Sent<'_>) -> Box<Failure> {
+async fn challenge(shared: &Shared, response: Received, in_session: bool) -> Box<Failure> {
     let (head, incoming) = response.into_parts();
     let refusal = in_our_session(
         Refusal::new(head.status, &head.headers, SystemTime::now()),
-        sent,
+        in_session,
         false,
     );
     let body = body::collect_failure(incoming, ERROR_TEXT_LIMIT, &shared.budget).await;
@@ -292,7 +284,8 @@ async fn challenge(shared: &Shared, response: Received, sent: Sent<'_>) -> Box<F
 /// the answer; one without words, of a status that servers of the other era give, keeps that status
 /// beside our error, because it tells their era.
 async fn refused(shared: &Shared, response: Received, question: &Question<'_>) -> Box<Failure> {
-    let (head, mut failure) = refusal(shared, response, question.sent, Some(question.id)).await;
+    let (head, mut failure) =
+        refusal(shared, response, question.in_session, Some(question.id)).await;
     if question.era == Era::Legacy {
         return failure;
     }
@@ -319,7 +312,7 @@ async fn refused(shared: &Shared, response: Received, question: &Question<'_>) -
 async fn refusal(
     shared: &Shared,
     response: Received,
-    sent: Sent<'_>,
+    in_session: bool,
     asked: Option<&RequestId>,
 ) -> (http::response::Parts, Box<Failure>) {
     let (head, incoming) = response.into_parts();
@@ -340,15 +333,15 @@ async fn refusal(
     let has_code = code.is_some_and(|code| SESSION_CODES.contains(&code));
     let about_session = !answers && (speaks_of_session || has_code);
     let refusal = Refusal::new(head.status, &head.headers, SystemTime::now());
-    let trouble = Trouble::Refused(in_our_session(refusal, sent, about_session));
-    let words = refusing::words(shared, sent.headers, &head, &body, error.as_ref());
+    let trouble = Trouble::Refused(in_our_session(refusal, in_session, about_session));
+    let words = refusing::words(shared, head.status, error.as_ref());
     let mut failure = Failure::new(trouble, words);
     failure.error = error;
     (head, failure)
 }
 
-fn in_our_session(refusal: Refusal, sent: Sent<'_>, about_session: bool) -> Refusal {
-    if sent.in_session {
+fn in_our_session(refusal: Refusal, in_session: bool, about_session: bool) -> Refusal {
+    if in_session {
         refusal.in_session(about_session)
     } else {
         refusal

@@ -21,7 +21,7 @@ use shadowcat_sse::reconnect::{Kind as StreamKind, Opening};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::answer::{self, Expected, Sent};
+use super::answer::{self, Expected};
 use super::client::{Connected, Delivery, RequestBody};
 use super::driver::{self, Answered, Call, Driver, Opened, Opener};
 use super::reply::ReplySource;
@@ -252,7 +252,7 @@ impl Session {
                 connected,
             };
             match driver::send(&shared, &call).await {
-                Ok((_, response)) => answer::to_get(&shared, response, call.sent()).await,
+                Ok((_, response)) => answer::to_get(&shared, response, call.in_session()).await,
                 Err(failure) => Opened::Failed(failure),
             }
         })
@@ -351,12 +351,7 @@ impl Exchange {
             {
                 let _ = offered.set(id.clone());
             }
-            let headers = &*call.headers;
-            let sent = Sent {
-                headers,
-                in_session,
-            };
-            answer::to_post(shared, response, &expected, sent).await
+            answer::to_post(shared, response, &expected, in_session).await
         })
     }
 

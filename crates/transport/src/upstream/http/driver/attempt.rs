@@ -13,7 +13,6 @@ use shadowcat_mcp::message::Message;
 use shadowcat_sse::reconnect::classify::MAX_REDIRECTS;
 use shadowcat_sse::reconnect::{Leg, Trouble, may_follow};
 
-use super::super::answer::Sent;
 use super::super::client::{Connected, Delivery, Received, RequestBody, SendError};
 use super::super::{Shared, body, target};
 use crate::upstream::Reply;
@@ -69,12 +68,9 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Its header fields, our session id among them or not.
-    pub(crate) fn sent(&self) -> Sent<'_> {
-        Sent {
-            headers: &self.headers,
-            in_session: self.headers.contains_key(headers::SESSION_ID),
-        }
+    /// Whether it carries our session id.
+    pub(crate) fn in_session(&self) -> bool {
+        self.headers.contains_key(headers::SESSION_ID)
     }
 
     fn request(&self, shared: &Shared, url: &Uri) -> Box<Request<RequestBody>> {

@@ -8,7 +8,7 @@ use shadowcat_sse::reconnect::{Decision, Facts, Leg, Opening, backoff, classify}
 use tokio::time::Instant;
 
 use super::super::Shared;
-use super::super::answer::{self, Expected, Sent};
+use super::super::answer::{self, Expected};
 use super::super::client::{Connected, Delivery};
 use super::{Call, Opened, Opener, now, send};
 use crate::upstream::{BoxFuture, Dispatched};
@@ -61,12 +61,7 @@ impl Opener for Posting {
         Box::pin(async move {
             let opened = match send(&shared, &call).await {
                 Ok((_, response)) => {
-                    let headers = &*call.headers;
-                    let sent = Sent {
-                        headers,
-                        in_session,
-                    };
-                    answer::to_post(&shared, response, &expected, sent).await
+                    answer::to_post(&shared, response, &expected, in_session).await
                 }
                 Err(failure) => Opened::Failed(failure),
             };

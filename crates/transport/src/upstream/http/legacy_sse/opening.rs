@@ -144,7 +144,7 @@ impl Opener for Get {
                     if let Some(url) = led {
                         let _ = found.set(url);
                     }
-                    answer::to_get(&shared, response, call.sent()).await
+                    answer::to_get(&shared, response, call.in_session()).await
                 }
                 Err(failure) => Opened::Failed(failure),
             }
