@@ -29,10 +29,15 @@ use crate::session::{Session, Shared};
 /// How long a server may take to say what it speaks.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a client that discovers waits for a command that may be starting: it would wait without
-/// us, too. Official clients give up after 10 s.
-const STARTING_PATIENCE: Duration = Duration::from_secs(8);
+/// us, too. Official clients give up after 10 s, and the server may be asked once more before that.
+const STARTING_PATIENCE: Duration = Duration::from_secs(6);
 /// How long a server that did not say is left alone.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long a failure to ask is the answer for all who want to know: those who waited for the
+/// attempt would otherwise make theirs one after the other.
+const FAILED: Duration = Duration::from_secs(1);
+/// The errors with which a server may say that it does not know a method, or not before a handshake.
+const UNKNOWN_METHOD: [i64; 3] = [-32601, -32602, -32600];
 
 /// What an upstream turned out to speak.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +72,8 @@ struct Doubts {
     silent_until: Option<Instant>,
     /// Nor is one that refused `server/discover` asked for that.
     refused_until: Option<Instant>,
+    /// Why it could not be asked, and until when that is known.
+    failed: Option<(Fault, Instant)>,
 }
 
 impl EraOfUpstream {
@@ -79,13 +86,27 @@ impl EraOfUpstream {
 
     /// The server opened a session: one that refused `server/discover` before is a legacy server.
     pub(crate) fn saw_session(&self, version: ProtocolVersion) {
-        if self.doubts.lock().refused_until.is_some() {
+        let mut doubts = self.doubts.lock();
+        // Whatever kept it from being asked is over.
+        doubts.failed = None;
+        if doubts.refused_until.is_some() {
             let _ = self.known.set(Speaks::Legacy(version.to_string()));
         }
     }
 
     fn refuses_discover(&self) -> bool {
         is_ahead(self.doubts.lock().refused_until)
+    }
+
+    fn failed(&self) -> Option<Fault> {
+        let failed = &self.doubts.lock().failed;
+        let (fault, until) = failed.as_ref()?;
+        is_ahead(Some(*until)).then(|| fault.clone())
+    }
+
+    fn note_failed(&self, fault: Fault) -> Unsettled {
+        self.doubts.lock().failed = Some((fault.clone(), Instant::now() + FAILED));
+        Unsettled::Failed(fault)
     }
 
     /// What the server speaks; it is asked for all that tells.
@@ -107,6 +128,9 @@ impl EraOfUpstream {
             if discovers && self.refuses_discover() {
                 return Err(Unsettled::Refused);
             }
+            if let Some(fault) = self.failed() {
+                return Err(Unsettled::Failed(fault));
+            }
             let patience = if discovers {
                 STARTING_PATIENCE
             } else {
@@ -120,12 +144,12 @@ impl EraOfUpstream {
                 }
                 // Some legacy servers end over a request that is not `initialize`.
                 Err(fault) if fault.kind == FaultKind::ChildExited && !discovers => {}
-                Err(fault) if is_known(&fault) => return Err(Unsettled::Failed(fault)),
+                Err(fault) if is_known(&fault) => return Err(self.note_failed(fault)),
                 _ => {}
             }
             let why = match initialize(shared).await {
                 Ok(Some(version)) => return Ok(Speaks::Legacy(version)),
-                Err(fault) if is_known(&fault) => Unsettled::Failed(fault),
+                Err(fault) if is_known(&fault) => self.note_failed(fault),
                 _ => Unsettled::Silent,
             };
             self.doubts.lock().silent_until = Some(Instant::now() + SILENCE);
@@ -253,6 +277,14 @@ fn is_error(message: &Message) -> bool {
     matches!(message.kind(), Kind::Error { .. })
 }
 
+/// Whether a server refuses a method as one of the other era does. Its other errors may pass.
+fn is_unknown_method(answer: &Message) -> bool {
+    let code = inspect::error_code(answer);
+    code.is_some_and(|code| UNKNOWN_METHOD.contains(&code))
+        && !inspect::is_modern_response(answer)
+        && !inspect::is_own_fault(answer)
+}
+
 /// What a server made of `server/discover`.
 enum Discovered {
     /// A modern server told its versions.
@@ -268,7 +300,7 @@ async fn discover(shared: &Shared, patience: Duration) -> Result<Discovered, Fau
     let discovered = match &answer {
         Ok(Some(answer)) => match DiscoverResult::read(answer) {
             Some(result) => Discovered::Modern(result.versions),
-            None if is_error(answer) && !inspect::is_modern_response(answer) => Discovered::Refused,
+            None if is_unknown_method(answer) => Discovered::Refused,
             None => Discovered::Nothing,
         },
         _ => Discovered::Nothing,

@@ -213,12 +213,13 @@ impl StdioGateway {
             return None;
         }
         let (shared, request) = (Arc::clone(&self.shared), request.clone());
-        let id = request.id()?.clone();
+        let (id, method) = (request.id()?.clone(), method.clone());
         if !session.has_response_heads() {
             return Some(Box::pin(async move {
                 match mismatch::check_pipe(&shared, &request).await {
                     Some(Obstacle::Mismatch(error)) => Err((StatusCode::BAD_REQUEST, error)),
                     Some(Obstacle::Fault(fault)) => {
+                        Session::log_failure(&method, &fault);
                         let status = fault.status(Era::Modern);
                         Err((status, fault.to_response(&id)))
                     }
@@ -227,7 +228,7 @@ impl StdioGateway {
             }));
         }
         let session = Arc::clone(session);
-        (*method == Method::ToolsCall).then(|| -> Preparation {
+        (method == Method::ToolsCall).then(|| -> Preparation {
             Box::pin(async move { Ok(shared.tool_params.headers(&session, &request).await) })
         })
     }

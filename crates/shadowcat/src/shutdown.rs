@@ -32,7 +32,7 @@ pub(crate) fn on_signals() -> Result<CancellationToken, Failure> {
             }
             info!(
                 signal = signal.name,
-                "shutting down; a second signal ends at once"
+                "shutting down; a second signal, SIGINT or SIGTERM, ends at once"
             );
             asked.cancel();
         }

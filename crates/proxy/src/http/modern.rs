@@ -14,12 +14,13 @@ use shadowcat_mcp::message::{Message, Payload, RequestId};
 use shadowcat_mcp::method::Method;
 use shadowcat_mcp::version::Era;
 use shadowcat_transport::downstream::HttpReply;
+use shadowcat_transport::request_span::RequestSpan;
 
 use super::events;
 use super::gateway::HttpGateway;
 use super::legacy::{body, fault_body, refused};
 use crate::mismatch::{self, Obstacle};
-use crate::session::{Outgoing, Outgoings};
+use crate::session::{Outgoing, Outgoings, Session};
 
 impl HttpGateway {
     pub(super) async fn modern_post(
@@ -38,6 +39,8 @@ impl HttpGateway {
         if let Err(fault) = self.shared.admits() {
             return fault_body(&fault, fault.status(Era::Modern), &id);
         }
+        // A drain waits for it: a process may be started that has to be ended in good order.
+        let opening = self.modern.opening();
         if !self.modern.has_response_heads()
             && let Some(refused) = self.refuse_for_pipe(&headers, &message, &method).await
         {
@@ -48,6 +51,7 @@ impl HttpGateway {
         let outgoings =
             self.modern
                 .request_untracked(message.clone(), id.clone(), method, forwarded);
+        drop(opening);
         self.answer(&message, &id, outgoings).await
     }
 
@@ -63,7 +67,11 @@ impl HttpGateway {
                 return Some(body(StatusCode::BAD_REQUEST, Fields::default(), &error));
             }
             Some(Obstacle::Fault(fault)) => {
-                return Some(fault_body(&fault, fault.status(Era::Modern), message.id()?));
+                let id = message.id()?;
+                let span = RequestSpan::new(&self.modern.span, id, method);
+                let log = async { Session::log_failure(method, &fault) };
+                span.scope(log).await;
+                return Some(fault_body(&fault, fault.status(Era::Modern), id));
             }
             None => {}
         }

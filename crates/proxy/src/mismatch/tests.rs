@@ -1,6 +1,7 @@
 //! Against servers that answer each era's request in their own way.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
 use shadowcat_mcp::headers::Fields;
@@ -86,22 +87,27 @@ impl Leg for ServerLeg {
     }
 }
 
-/// What a modern client is told of a refusal without words.
-async fn told(legacy: Option<&'static str>, modern: u16) -> (StatusCode, String) {
-    let modern = StatusCode::from_u16(modern).unwrap();
+/// A pipeline before this server.
+fn shared(server: impl Upstream) -> Arc<Shared> {
     let limits = Limits {
         stream_bytes: 1024,
         total_bytes: 1024,
         record_bytes: 0,
         ttl: Duration::from_secs(1),
     };
-    let shared = Shared::new(
+    Shared::new(
         Config::default(),
-        Arc::new(Server { legacy, modern }),
+        Arc::new(server),
         Arc::new(MemoryLog::new(limits)),
         Arc::default(),
         Arc::new(OsEntropy),
-    );
+    )
+}
+
+/// What a modern client is told of a refusal without words.
+async fn told(legacy: Option<&'static str>, modern: u16) -> (StatusCode, String) {
+    let modern = StatusCode::from_u16(modern).unwrap();
+    let shared = shared(Server { legacy, modern });
     let request = build::discover();
     let response = refusal().to_response(request.id().unwrap());
     let (status, response) = explain_to_modern(&shared, &request, modern, response).await;
@@ -131,4 +137,75 @@ async fn what_says_nothing_about_eras_stays_as_it_is() {
     let (status, text) = told(Some("2024-11-05"), 502).await;
     assert_eq!(status, StatusCode::BAD_GATEWAY);
     assert!(!text.contains("2024-11-05"), "{text}");
+}
+
+/// A command that cannot be started, and how often that was tried.
+#[derive(Default)]
+struct Broken(Arc<AtomicUsize>);
+
+impl Upstream for Broken {
+    fn leg(&self, _era: Era) -> Arc<dyn Leg> {
+        Arc::new(BrokenLeg(Arc::clone(&self.0)))
+    }
+
+    fn probe(&self) -> BoxFuture<Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn name(&self) -> &str {
+        "broken"
+    }
+}
+
+struct BrokenLeg(Arc<AtomicUsize>);
+
+impl Leg for BrokenLeg {
+    fn request(&self, _: Message, _: RequestContext) -> BoxFuture<Result<Reply, Fault>> {
+        let starts = Arc::clone(&self.0);
+        Box::pin(async move {
+            starts.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let kind = FaultKind::ChildNotStarted;
+            Err(Fault::new(Side::Upstream, kind, Executed::No))
+        })
+    }
+
+    fn send(&self, _: Message, _: SendContext) -> BoxFuture<Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn negotiated(&self, _: ProtocolVersion) {}
+
+    fn standalone(&self) -> BoxFuture<Option<Incoming>> {
+        Box::pin(async { None })
+    }
+
+    fn has_response_heads(&self) -> bool {
+        false
+    }
+
+    fn set_standalone_open(&self, _: bool) {}
+
+    fn close(&self) -> BoxFuture<()> {
+        Box::pin(async {})
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waited_for_an_attempt_that_failed_makes_none_of_its_own() {
+    let broken = Broken::default();
+    let starts = Arc::clone(&broken.0);
+    let shared = shared(broken);
+    let request = build::discover();
+    let all = (0..20).map(|_| check_pipe(&shared, &request));
+    for obstacle in futures_util::future::join_all(all).await {
+        let Some(Obstacle::Fault(fault)) = obstacle else {
+            panic!("no fault");
+        };
+        assert_eq!(fault.kind, FaultKind::ChildNotStarted);
+    }
+    assert_eq!(starts.load(Ordering::SeqCst), 1);
+    tokio::time::sleep(FAILED).await;
+    let _ = check_pipe(&shared, &request).await;
+    assert_eq!(starts.load(Ordering::SeqCst), 2);
 }

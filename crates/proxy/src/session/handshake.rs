@@ -167,7 +167,7 @@ impl Session {
     /// A request of the client's has failed. Only of a failed handshake is this all that is heard; and
     /// of a server that cannot be reached, or whose process ended, the log has been told.
     /// Called where the request is worked on, which is what the lines name it by.
-    pub(super) fn log_failure(method: &Method, fault: &Fault) {
+    pub(crate) fn log_failure(method: &Method, fault: &Fault) {
         let told = matches!(
             fault.kind,
             FaultKind::Connect

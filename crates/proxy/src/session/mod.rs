@@ -239,6 +239,12 @@ impl Session {
         self.era
     }
 
+    /// Counts as an exchange that has not ended, for as long as it lives.
+    pub(crate) fn opening(self: &Arc<Self>) -> ExchangeOpening {
+        self.exchanges.fetch_add(1, Ordering::SeqCst);
+        ExchangeOpening(Arc::clone(self))
+    }
+
     /// Ends when the session has ended.
     pub(crate) async fn ended(&self) {
         self.ended.cancelled().await;
@@ -348,6 +354,15 @@ fn class(message: &Message) -> Class {
         Kind::Request { .. } => Class::ServerRequest,
         Kind::Notification { .. } => Class::Notification,
         Kind::Response { .. } | Kind::Error { .. } => Class::Response,
+    }
+}
+
+/// What comes before an exchange is open like one; see [`Session::opening`].
+pub(crate) struct ExchangeOpening(Arc<Session>);
+
+impl Drop for ExchangeOpening {
+    fn drop(&mut self) {
+        self.0.exchanges.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -400,7 +400,7 @@ async fn a_client_that_discovers_waits_for_a_command_to_start() {
     let discover = MODERN_REQUEST.replace("x/ask", "server/discover");
     stdio.send(&discover).await;
     let asked = stdio.server.request().await;
-    assert!(stdio.is_silent_for(Duration::from_secs(7)).await);
+    assert!(stdio.is_silent_for(Duration::from_secs(5)).await);
     asked.json(r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}"#);
     let relayed = stdio.server.request().await;
     assert_eq!(relayed.method(), "server/discover");

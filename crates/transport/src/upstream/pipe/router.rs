@@ -50,8 +50,8 @@ struct State {
     table: Table,
     open: HashMap<Key, Open>,
     waiting: Waiting,
-    /// Something of the server's was dropped that was for nobody here.
-    dropped: bool,
+    /// The server has said something besides its answers.
+    said_more: bool,
     standalone_reader: Option<Waker>,
     /// The pipe is dead.
     end: Option<Fault>,
@@ -93,7 +93,7 @@ impl Router {
                 table: Table::new(clients),
                 open: HashMap::new(),
                 waiting: Waiting::default(),
-                dropped: false,
+                said_more: false,
                 standalone_reader: None,
                 end: None,
             }),
@@ -156,18 +156,19 @@ impl Router {
             }
             match state.table.route(message) {
                 Route::Exchange { key, message, last } => {
+                    state.said_more |= !last;
                     let open = state.open.get(&key).map(|open| Arc::clone(&open.mailbox));
                     (key, open?, message, last)
                 }
                 Route::Standalone(message) => return self.wait_for_standalone(&mut state, message),
                 Route::Stray => {
-                    state.dropped = true;
+                    state.said_more = true;
                     self.0.metrics.stray_responses.inc();
                     debug!("dropped a response that answers no open request");
                     return None;
                 }
                 Route::Nobody(message) => {
-                    state.dropped = true;
+                    state.said_more = true;
                     return self.nobody(&message);
                 }
             }
@@ -232,10 +233,10 @@ impl Router {
     }
 
     /// Puts other clients in the place of those that have nothing open any more. False if it cannot
-    /// be: the pipe is dead, something is open, or others might have wanted what was dropped.
+    /// be: the pipe is dead, something is open, or the others might have wanted what it said.
     pub(crate) fn pass_to(&self, clients: Clients) -> bool {
         let mut state = self.0.state.lock();
-        let free = state.end.is_none() && state.open.is_empty() && !state.dropped;
+        let free = state.end.is_none() && state.open.is_empty() && !state.said_more;
         if free {
             state.table.pass_to(clients);
         }

@@ -56,7 +56,7 @@ pub(super) struct Child {
     lines: LineSender,
     ending: CancellationToken,
     gone: CancellationToken,
-    /// Whether it was passed on and has had no request since.
+    /// Whether it was passed on and has had no handshake since.
     passed_on: AtomicBool,
     _end_when_dropped: DropGuard,
 }
@@ -155,7 +155,7 @@ impl Child {
         passed
     }
 
-    /// Whether it was passed on and nobody has asked this since.
+    /// Whether it was passed on and has had no handshake since; one begins.
     pub(super) fn is_untried(&self) -> bool {
         self.passed_on.load(Ordering::Relaxed) && self.passed_on.swap(false, Ordering::Relaxed)
     }

@@ -4,7 +4,8 @@
 //! those before it (2026-07-28); there is no standalone stream then. When the process has died the
 //! leg is over: what comes later is refused with `executed: no`, and the pipeline makes a new leg.
 //!
-//! Instead of a start it may get a process that another leg has handed on.
+//! Instead of a start it may get a process that another leg has handed on. Should that one die of the
+//! handshake, one that was asked nothing before takes its place.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

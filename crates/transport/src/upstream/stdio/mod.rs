@@ -31,7 +31,7 @@ mod spawn;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -74,6 +74,8 @@ struct Shared {
     crashes: Mutex<Crashes>,
     /// A process that waits for a leg.
     spare: Mutex<Option<Spare>>,
+    /// No process is kept any more.
+    over: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
@@ -98,6 +100,7 @@ impl StdioUpstream {
                 ending: AtomicUsize::new(0),
                 crashes: Mutex::new(Crashes::new(&config.reconnect)),
                 spare: Mutex::default(),
+                over: AtomicBool::new(false),
                 processes,
                 metrics,
                 config,

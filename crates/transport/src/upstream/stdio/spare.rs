@@ -6,6 +6,7 @@
 //! has its place among those that may; a leg that cannot use it ends it before it starts its own.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -30,8 +31,14 @@ impl Shared {
     pub(super) fn keep(self: &Arc<Self>, child: Arc<Child>, clients: Clients) {
         let kept = Arc::downgrade(&child);
         let shared = Arc::downgrade(self);
-        // What was kept before ends when it is dropped.
-        *self.spare.lock() = Some(Spare { child, clients });
+        {
+            let mut spare = self.spare.lock();
+            if self.over.load(Ordering::SeqCst) {
+                return;
+            }
+            // What was kept before ends when it is dropped.
+            *spare = Some(Spare { child, clients });
+        }
         tokio::spawn(async move {
             sleep(PATIENCE).await;
             if let Some(shared) = shared.upgrade() {
@@ -51,9 +58,13 @@ impl Shared {
         Some(spare.child)
     }
 
-    /// Ends the process that is kept, and waits for that.
+    /// Ends the process that is kept, and waits for that. None is kept from now on.
     pub(super) async fn end_kept(&self) {
-        let spare = self.spare.lock().take();
+        let spare = {
+            let mut spare = self.spare.lock();
+            self.over.store(true, Ordering::SeqCst);
+            spare.take()
+        };
         if let Some(spare) = spare {
             spare.child.end().await;
         }

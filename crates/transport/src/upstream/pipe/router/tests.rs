@@ -444,3 +444,15 @@ async fn a_pipe_is_passed_on_when_nothing_is_open_on_it() {
     router.end(died());
     assert!(!router.pass_to(Clients::One));
 }
+
+/// Whoever gets the pipe would miss it.
+#[tokio::test(start_paused = true)]
+async fn a_pipe_on_which_more_came_than_answers_is_not_passed_on() {
+    let (router, _) = router(Clients::Many);
+    let mut begun = router.begin(&request(7)).unwrap();
+    router.deliver(log(1)).await;
+    router.deliver(response(1)).await;
+    next(&mut begun.incoming).await;
+    assert_eq!(next(&mut begun.incoming).await, response(7));
+    assert!(!router.pass_to(Clients::One));
+}
