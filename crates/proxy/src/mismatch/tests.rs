@@ -16,22 +16,15 @@ use super::*;
 use crate::config::Config;
 use crate::entropy::OsEntropy;
 
-/// A server that answers `initialize` if it has a version, and modern requests with this status.
+type Answer = BoxFuture<Result<Reply, Fault>>;
+
+/// A server that makes of a request what this does.
 #[derive(Clone)]
-struct Server {
-    legacy: Option<&'static str>,
-    modern: StatusCode,
-}
-
-struct ServerLeg(Server);
-
-fn refusal() -> Fault {
-    Fault::new(Side::Upstream, FaultKind::Status, Executed::Unknown)
-}
+struct Server(Arc<dyn Fn(Message) -> Answer + Send + Sync>);
 
 impl Upstream for Server {
     fn leg(&self, _era: Era) -> Arc<dyn Leg> {
-        Arc::new(ServerLeg(self.clone()))
+        Arc::new(self.clone())
     }
 
     fn probe(&self) -> BoxFuture<Result<(), String>> {
@@ -43,27 +36,9 @@ impl Upstream for Server {
     }
 }
 
-impl Leg for ServerLeg {
-    fn request(&self, message: Message, _: RequestContext) -> BoxFuture<Result<Reply, Fault>> {
-        let server = self.0.clone();
-        Box::pin(async move {
-            let id = message.id().unwrap();
-            let (status, message) = match (message.method(), server.legacy) {
-                (Some(Method::Initialize), Some(version)) => {
-                    let result = format!(
-                        r#"{{"protocolVersion":"{version}","capabilities":{{}},"serverInfo":{{"name":"s","version":"0"}}}}"#
-                    );
-                    (StatusCode::OK, build::result(id, &result))
-                }
-                (Some(Method::Initialize), None) => return Err(refusal()),
-                _ => (server.modern, refusal().to_response(id)),
-            };
-            Ok(Reply::Json {
-                status,
-                headers: Fields::default(),
-                message,
-            })
-        })
+impl Leg for Server {
+    fn request(&self, message: Message, _: RequestContext) -> Answer {
+        (self.0)(message)
     }
 
     fn send(&self, _: Message, _: SendContext) -> BoxFuture<Result<(), Fault>> {
@@ -87,8 +62,48 @@ impl Leg for ServerLeg {
     }
 }
 
+fn refusal() -> Fault {
+    Fault::new(Side::Upstream, FaultKind::Status, Executed::Unknown)
+}
+
+/// Answers `initialize` if it has a version, and modern requests with this status.
+fn refusing(legacy: Option<&'static str>, modern: StatusCode) -> Server {
+    Server(Arc::new(move |message| {
+        Box::pin(async move {
+            let id = message.id().unwrap();
+            let (status, message) = match (message.method(), legacy) {
+                (Some(Method::Initialize), Some(version)) => {
+                    let result = format!(
+                        r#"{{"protocolVersion":"{version}","capabilities":{{}},"serverInfo":{{"name":"s","version":"0"}}}}"#
+                    );
+                    (StatusCode::OK, build::result(id, &result))
+                }
+                (Some(Method::Initialize), None) => return Err(refusal()),
+                _ => (modern, refusal().to_response(id)),
+            };
+            Ok(Reply::Json {
+                status,
+                headers: Fields::default(),
+                message,
+            })
+        })
+    }))
+}
+
+/// A command that cannot be started, which takes a while; `starts` counts how often that was tried.
+fn broken(starts: Arc<AtomicUsize>) -> Server {
+    Server(Arc::new(move |_| {
+        starts.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let kind = FaultKind::ChildNotStarted;
+            Err(Fault::new(Side::Upstream, kind, Executed::No))
+        })
+    }))
+}
+
 /// A pipeline before this server.
-fn shared(server: impl Upstream) -> Arc<Shared> {
+fn shared(server: Server) -> Arc<Shared> {
     let limits = Limits {
         stream_bytes: 1024,
         total_bytes: 1024,
@@ -107,7 +122,7 @@ fn shared(server: impl Upstream) -> Arc<Shared> {
 /// What a modern client is told of a refusal without words.
 async fn told(legacy: Option<&'static str>, modern: u16) -> (StatusCode, String) {
     let modern = StatusCode::from_u16(modern).unwrap();
-    let shared = shared(Server { legacy, modern });
+    let shared = shared(refusing(legacy, modern));
     let request = build::discover();
     let response = refusal().to_response(request.id().unwrap());
     let (status, response) = explain_to_modern(&shared, &request, modern, response).await;
@@ -139,63 +154,10 @@ async fn what_says_nothing_about_eras_stays_as_it_is() {
     assert!(!text.contains("2024-11-05"), "{text}");
 }
 
-/// A command that cannot be started, and how often that was tried.
-#[derive(Default)]
-struct Broken(Arc<AtomicUsize>);
-
-impl Upstream for Broken {
-    fn leg(&self, _era: Era) -> Arc<dyn Leg> {
-        Arc::new(BrokenLeg(Arc::clone(&self.0)))
-    }
-
-    fn probe(&self) -> BoxFuture<Result<(), String>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn name(&self) -> &str {
-        "broken"
-    }
-}
-
-struct BrokenLeg(Arc<AtomicUsize>);
-
-impl Leg for BrokenLeg {
-    fn request(&self, _: Message, _: RequestContext) -> BoxFuture<Result<Reply, Fault>> {
-        let starts = Arc::clone(&self.0);
-        Box::pin(async move {
-            starts.fetch_add(1, Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            let kind = FaultKind::ChildNotStarted;
-            Err(Fault::new(Side::Upstream, kind, Executed::No))
-        })
-    }
-
-    fn send(&self, _: Message, _: SendContext) -> BoxFuture<Result<(), Fault>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn negotiated(&self, _: ProtocolVersion) {}
-
-    fn standalone(&self) -> BoxFuture<Option<Incoming>> {
-        Box::pin(async { None })
-    }
-
-    fn has_response_heads(&self) -> bool {
-        false
-    }
-
-    fn set_standalone_open(&self, _: bool) {}
-
-    fn close(&self) -> BoxFuture<()> {
-        Box::pin(async {})
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn who_waited_for_an_attempt_that_failed_makes_none_of_its_own() {
-    let broken = Broken::default();
-    let starts = Arc::clone(&broken.0);
-    let shared = shared(broken);
+    let starts = Arc::new(AtomicUsize::new(0));
+    let shared = shared(broken(Arc::clone(&starts)));
     let request = build::discover();
     let all = (0..20).map(|_| check_pipe(&shared, &request));
     for obstacle in futures_util::future::join_all(all).await {
