@@ -16,6 +16,7 @@ mod metrics;
 mod modern;
 mod pace;
 mod recheck;
+mod refusals;
 mod resume;
 mod retries;
 mod server;
