@@ -83,7 +83,10 @@ impl Session {
     }
 
     /// Something of the session's for its lane, which does not outlive it.
-    fn job(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) -> BoxFuture<()> {
+    pub(super) fn job(
+        self: &Arc<Self>,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> BoxFuture<()> {
         let session = Arc::clone(self);
         let bounded = async move {
             tokio::select! {

@@ -31,6 +31,10 @@ use super::{Session, wait_for_room};
 const MAX_COMPARED: usize = 1024;
 /// How long a client's GET waits for the upstream's stream to be open.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
+/// How long what the client sends next waits for it: a server drops what it asks there while no stream
+/// is open, and a request that comes before may be what makes it ask. No longer, as a server may keep
+/// the head back until it has an event.
+const OPEN_COURTESY: Duration = Duration::from_millis(250);
 
 /// The client's side of the standalone stream.
 #[derive(Default)]
@@ -102,6 +106,18 @@ impl Standalone {
         self.read.notify_waiters();
     }
 
+    /// Ends when the upstream's stream is open, or known not to come.
+    async fn settled(&self) {
+        loop {
+            let opened = self.opened.notified();
+            let pump = self.state.lock().pump;
+            if pump.is_none_or(|(_, settled)| settled) {
+                return;
+            }
+            opened.await;
+        }
+    }
+
     /// The reader is gone; true if it was the one in charge.
     pub(crate) fn detach(&self, reader: u64) -> bool {
         let mut state = self.state.lock();
@@ -125,14 +141,7 @@ impl Session {
                 return;
             }
             self.start_standalone();
-            loop {
-                let opened = self.standalone.opened.notified();
-                let pump = self.standalone.state.lock().pump;
-                if pump.is_none_or(|(_, settled)| settled) {
-                    return;
-                }
-                opened.await;
-            }
+            self.standalone.settled().await;
         };
         let _ = tokio::time::timeout(OPEN_PATIENCE, settled).await;
     }
@@ -174,6 +183,10 @@ impl Session {
             }
         };
         tokio::spawn(pumping.instrument(Span::clone(&self.span)));
+        let session = Arc::clone(self);
+        self.lane.push_barrier(self.job(async move {
+            let _ = tokio::time::timeout(OPEN_COURTESY, session.standalone.settled()).await;
+        }));
     }
 
     /// Whether the upstream's stream is, or was, read for the current leg.

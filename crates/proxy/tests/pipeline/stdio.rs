@@ -107,6 +107,31 @@ async fn everything_may_come_in_one_go() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_waits_for_the_standalone_stream_but_not_for_long() {
+    for settled_after in [100, 5000].map(Duration::from_millis) {
+        let mut stdio = Stdio::new(Habits::default(), Config::default());
+        for message in [INITIALIZE, INITIALIZED, CALL] {
+            stdio.send(message).await;
+        }
+        let begun = Instant::now();
+        let standalone = stdio.server.standalone().await;
+        let opening = async {
+            sleep(settled_after).await;
+            standalone.stream()
+        };
+        let asking = async {
+            stdio.server.request().await.json("{}");
+            begun.elapsed()
+        };
+        let (_stream, waited) = tokio::join!(opening, asking);
+        let expected = settled_after.min(Duration::from_millis(250));
+        assert_eq!(waited.as_millis(), expected.as_millis());
+        assert!(stdio.line().await.contains("protocolVersion"));
+        assert!(stdio.line().await.contains(r#""id":1,"result""#));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_run_at_the_same_time_and_both_sides_may_ask() {
     let (mut stdio, standalone) = Stdio::initialized(Habits::default(), Config::default()).await;
     stdio.send(CALL).await;
