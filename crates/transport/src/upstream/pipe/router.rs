@@ -9,7 +9,10 @@ use parking_lot::Mutex;
 use shadowcat_mcp::build;
 use shadowcat_mcp::fault::{Executed, Fault, FaultKind, Side};
 use shadowcat_mcp::message::{Kind, Message};
+use shadowcat_mcp::method::Method;
+use shadowcat_sse::said;
 use tokio_util::sync::CancellationToken;
+use tracing::field::display;
 use tracing::{debug, warn};
 
 use super::mailbox::Mailbox;
@@ -328,7 +331,12 @@ impl Router {
 
     fn nobody(&self, message: &Message) -> Option<Message> {
         self.count_given_up("unaddressed");
-        debug!(method = ?message.method(), "dropped a message that names no open request");
+        // The server's own word: it must not make a second line of this one.
+        let method = |name: &Method| display(said::in_short(name.as_str(), &[]));
+        debug!(
+            method = message.method().map(method),
+            "dropped a message that names no open request"
+        );
         let Kind::Request { id, .. } = message.kind() else {
             return None;
         };
