@@ -45,13 +45,19 @@ pub fn beginning(body: &[u8]) -> String {
 #[must_use]
 pub fn in_short(text: &str, secrets: &[String]) -> String {
     let line = without_bearer(&without(secrets, text));
-    let line = line.replace(['\t', '\n', '\r'], " ");
-    let line: String = line.chars().filter(|c| !c.is_control()).collect();
+    let line = line.replace(['\t', '\n', '\r', '\u{2028}', '\u{2029}'], " ");
+    let line: String = line.chars().filter(|c| !commands(*c)).collect();
     let line = line.trim();
     match line.char_indices().find(|(at, c)| at + c.len_utf8() > MOST) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),
     }
+}
+
+/// Whether a character is no part of a text, but tells whoever shows it what to do: the control
+/// characters, and those that turn the direction of writing, after which a line reads as another.
+fn commands(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A text with each stretch masked that is made of secrets, which may overlap.
@@ -88,4 +94,27 @@ fn without_bearer(text: &str) -> String {
         }
     }
     masked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_breaks_or_reorders_a_line_is_not_repeated() {
+        for (text, short) in [
+            ("a\tb\nc\rd", "a b c d"),
+            ("a\u{2028}b\u{2029}c", "a b c"),
+            ("\u{1b}[31ma\u{7f}\u{85}b", "[31mab"),
+            ("\u{202a}a\u{202b}b\u{202c}c\u{202d}d\u{202e}e", "abcde"),
+            ("\u{2066}a\u{2067}b\u{2068}c\u{2069}d", "abcd"),
+            // Neighbours that do neither.
+            (
+                "a\u{2027}b\u{202f}c\u{2065}d\u{206a}",
+                "a\u{2027}b\u{202f}c\u{2065}d\u{206a}",
+            ),
+        ] {
+            assert_eq!(in_short(text, &[]), short, "{text:?}");
+        }
+    }
 }
