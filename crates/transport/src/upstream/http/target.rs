@@ -7,6 +7,7 @@
 use http::Uri;
 use http::uri::Scheme;
 use iri_string::types::{UriAbsoluteStr, UriReferenceStr};
+use shadowcat_sse::said;
 
 /// Why a URL cannot be a server's.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -64,13 +65,15 @@ pub(crate) fn resolve(base: &Uri, reference: &str) -> Result<Uri, ReferenceError
     }
 }
 
-/// Where a reference leads, for people: without credentials and query.
+/// Where a reference leads, for people: without credentials and query, and in short, as a server
+/// may write as much as a header section holds.
 pub(crate) fn lead(base: &Uri, reference: &str) -> Option<String> {
     let target = absolute(base, reference).ok()?;
     let authority = target.authority()?.as_str();
     let host = authority.rsplit('@').next()?;
     let scheme = target.scheme_str()?;
-    Some(format!("{scheme}://{host}{}", target.path()))
+    let told = format!("{scheme}://{host}{}", target.path());
+    Some(said::in_short(&told, &[]))
 }
 
 fn absolute(base: &Uri, reference: &str) -> Result<Uri, ReferenceError> {
@@ -171,6 +174,14 @@ mod tests {
             assert_eq!(lead(reference).as_deref(), Some(expected));
         }
         assert_eq!(lead("http://h/a b"), None);
+    }
+
+    #[test]
+    fn where_a_reference_leads_is_told_in_short() {
+        let long = format!("/{}", "a".repeat(60_000));
+        let told = lead(&Uri::from_static("http://h/mcp"), &long).unwrap();
+        assert!(told.starts_with("http://h/aaa") && told.ends_with('…'));
+        assert_eq!(told.len(), said::MOST + '…'.len_utf8());
     }
 
     #[test]
