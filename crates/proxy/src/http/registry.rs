@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::events::StreamState;
 use crate::session::{Session, Shared};
@@ -197,7 +197,11 @@ impl Registry {
         let now = Instant::now();
         let gone = self.take_old(now);
         let ending = gone.into_iter().map(|client| {
-            info!(parent: &*client.session.span, "session expired");
+            let session = &client.session;
+            match session.has_ended() {
+                true => debug!(parent: &*session.span, "forgot a session that had ended"),
+                false => info!(parent: &*session.span, "session expired"),
+            }
             self.ending.spawn(async move { client.end().await })
         });
         let ending: Vec<_> = ending.collect();

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use shadowcat_mcp::fault::{Executed, FaultKind};
-use shadowcat_proxy::config::Config;
+use shadowcat_proxy::config::{Config, OnSessionLoss};
+use tokio::time::sleep;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::client::Proxy;
@@ -34,7 +36,7 @@ impl<'a> MakeWriter<'a> for Captured {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_line_names_its_session_and_request_at_any_level() {
+async fn what_is_logged_is_true_and_names_its_session_and_request_at_any_level() {
     let captured = Captured::default();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(captured.clone())
@@ -50,6 +52,7 @@ async fn every_line_names_its_session_and_request_at_any_level() {
         captured.0.lock().clear();
         what_fails_is_told_of_its_request(&captured).await;
     }
+    only_what_was_idle_expires(&captured).await;
 }
 
 async fn what_fails_is_told_of_its_request(captured: &Captured) {
@@ -87,4 +90,33 @@ async fn what_fails_is_told_of_its_request(captured: &Captured) {
     ]);
     let secret = client.headers["mcp-session-id"].to_str().unwrap();
     assert!(!text.contains(secret), "the session id is a secret");
+}
+
+/// A session that has ended by itself is swept up with those that were idle for too long.
+async fn only_what_was_idle_expires(captured: &Captured) {
+    let config = Config {
+        session_ttl: Duration::from_secs(60),
+        on_session_loss: OnSessionLoss::Propagate,
+        ..Config::default()
+    };
+    let proxy = Proxy::new(Habits::default(), config);
+    // Other tests' lines stand between these, of sessions with smaller numbers.
+    for _ in 1..1000 {
+        proxy.initialized().await.delete().await;
+    }
+    let ended = proxy.initialized().await;
+    let posting = ended.posting(r#"{"id":1,"method":"tools/list"}"#);
+    proxy.server.request().await.fail(session_lost());
+    posting.await.unwrap();
+    let _idle = proxy.initialized().await;
+    sleep(Duration::from_secs(90)).await;
+    assert_eq!(proxy.metrics.sessions.get(), 0);
+    let text = String::from_utf8(captured.0.lock().clone()).unwrap();
+    let expired = |id: u32| {
+        let span = format!("session{{id={id}}}");
+        let mut lines = text.lines();
+        lines.any(|line| line.contains(&span) && line.ends_with("session expired"))
+    };
+    assert!(!expired(1000), "it had ended by itself");
+    assert!(expired(1001), "it was idle");
 }
