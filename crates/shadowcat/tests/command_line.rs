@@ -332,6 +332,32 @@ fn a_value_from_the_environment_is_blamed_on_its_variable() {
     assert!(!text(&attempts.stderr).contains("SHADOWCAT"));
 }
 
+/// An option that is named as the way out, or repeated from what was written, was not refused.
+#[test]
+fn a_variable_whose_option_is_only_mentioned_is_not_blamed() {
+    for (variable, value, arguments) in [
+        ("RETRY_MAX", "40s", &["--retry-mx", "5s", "http://h/"][..]),
+        (
+            "RETRY_MAX",
+            "40s",
+            &["--retry-initial=--retry-max", "http://h/"],
+        ),
+        (
+            "ALLOW_REMOTE",
+            "off",
+            &["--listen", "0.0.0.0:0", "http://h/"],
+        ),
+        ("HEADER", "X-A: 1", &["http://user:s3cret@h/"]),
+        ("ENV", "A=1", &["--header", "X-A: 1", "--", "node"]),
+    ] {
+        let mut reverse = shadowcat(&[&["reverse"], arguments].concat());
+        let error = complaint(reverse.env(format!("SHADOWCAT_{variable}"), value), 2);
+        let option = variable.to_ascii_lowercase().replace('_', "-");
+        assert!(error.contains(&format!("--{option}")), "{error}");
+        assert!(!error.contains("SHADOWCAT"), "{error}");
+    }
+}
+
 #[test]
 fn a_flag_s_variable_takes_the_usual_spellings() {
     let check = |value: &str| {

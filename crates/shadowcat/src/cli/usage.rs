@@ -33,14 +33,15 @@ pub(crate) fn explain(
         },
         _ => one_line(&rendered),
     };
-    let text = text.clone() + &variables(&text, subcommand, words);
+    let text = text + &variables(&refused(error), subcommand, words);
     let see = subcommand.map_or(String::new(), |command| format!(" {}", command.get_name()));
     Err(Failure::Usage(format!(
         "{text}; see \"shadowcat{see} --help\""
     )))
 }
 
-/// The failure, with the variables that the options it names were given by.
+/// The failure, with the variables that the options it refuses were given by. These are what it
+/// begins with; what it says to do may name others.
 pub(crate) fn with_variables(
     failure: Failure,
     subcommand: Option<&Command>,
@@ -48,21 +49,32 @@ pub(crate) fn with_variables(
 ) -> Failure {
     match failure {
         Failure::Usage(text) => {
-            let variables = variables(&text, subcommand, words);
+            let refused = text.split(';').next().filter(|text| text.starts_with("--"));
+            let variables = variables(refused.unwrap_or_default(), subcommand, words);
             Failure::Usage(text + &variables)
         }
         failure @ Failure::Runtime(_) => failure,
     }
 }
 
-/// Where the values of the options that `text` names come from, as far as that is the environment:
-/// whoever reads it wrote no such option.
-fn variables(text: &str, subcommand: Option<&Command>, words: &[OsString]) -> String {
+/// The arguments that the library refuses. Its text may name others: similar ones, and what a value
+/// holds.
+fn refused(error: &Error) -> String {
+    match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) => argument.clone(),
+        Some(ContextValue::Strings(arguments)) => arguments.join(" "),
+        _ => String::new(),
+    }
+}
+
+/// Where the values of the options that `refused` names come from, as far as that is the
+/// environment: whoever reads it wrote no such option.
+fn variables(refused: &str, subcommand: Option<&Command>, words: &[OsString]) -> String {
     let mut origins = String::new();
     let arguments = subcommand.into_iter().flat_map(Command::get_arguments);
     for argument in arguments.filter(|argument| !is_written(argument, words)) {
         if let (Some(option), Some(variable)) = (argument.get_long(), argument.get_env())
-            && names(text, option)
+            && names(refused, option)
             && std::env::var_os(variable).is_some()
         {
             let variable = variable.to_string_lossy();
