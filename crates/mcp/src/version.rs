@@ -138,8 +138,12 @@ impl VersionPolicy {
         self.min.is_none_or(|min| version >= min) && self.pin.is_none_or(|pin| version == pin)
     }
 
-    /// The option that refuses versions, as it is written.
-    fn option(&self) -> Option<String> {
+    /// The option that refuses versions of an era, as it is written, if one does.
+    fn option(&self, era: Era) -> Option<String> {
+        let mut own = ProtocolVersion::ALL.into_iter().filter(|v| v.era() == era);
+        if own.all(|version| self.allows(version)) {
+            return None;
+        }
         let pin = self.pin.map(|version| format!("--pin {version}"));
         pin.or_else(|| self.min.map(|version| format!("--min-version {version}")))
     }
@@ -155,16 +159,52 @@ impl VersionPolicy {
     /// What a refusal of a version names: the versions of its era, or, where none of them may be
     /// used, those of the other, so that a peer of both eras knows where to go.
     #[must_use]
-    pub fn served(&self, era: Era) -> Vec<ProtocolVersion> {
+    pub fn served(&self, era: Era) -> Served {
         let other = match era {
             Era::Legacy => Era::Modern,
             Era::Modern => Era::Legacy,
         };
         let own = self.supported(era);
-        if own.is_empty() {
+        let versions = if own.is_empty() {
             self.supported(other)
         } else {
             own
+        };
+        let option = self.option(era);
+        Served { versions, option }
+    }
+}
+
+/// What a refusal of a version offers in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// Newest first.
+    pub versions: Vec<ProtocolVersion>,
+    /// The operator's option that leaves no more, if there is one.
+    pub option: Option<String>,
+}
+
+impl Served {
+    /// `{"supported": [...], "requested": ...}`.
+    pub(crate) fn data(&self, requested: &str) -> String {
+        version_data(
+            self.versions.iter().map(|version| version.as_str()),
+            requested,
+        )
+    }
+}
+
+impl fmt::Display for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self
+            .versions
+            .iter()
+            .map(|version| version.as_str())
+            .collect();
+        f.write_str(&names.join(", "))?;
+        match &self.option {
+            Some(option) => write!(f, " ({option})"),
+            None => Ok(()),
         }
     }
 }
@@ -218,9 +258,7 @@ pub enum VersionError {
         /// What the server answered.
         answered: String,
         /// What would have been accepted.
-        supported: Vec<ProtocolVersion>,
-        /// The operator's option that leaves no more, if there is one.
-        option: Option<String>,
+        supported: Served,
     },
     /// A handshake message without what it must hold.
     Malformed(&'static str),
@@ -280,7 +318,6 @@ impl LegVersion {
                 requested: requested.clone(),
                 answered: answered.to_owned(),
                 supported: policy.served(Era::Legacy),
-                option: policy.option(),
             });
         };
         *self = Self::Negotiated {
@@ -307,8 +344,10 @@ impl LegVersion {
             return Err(VersionError::Refused {
                 requested: named.to_string(),
                 answered: negotiated.to_string(),
-                supported: vec![negotiated],
-                option: None,
+                supported: Served {
+                    versions: vec![negotiated],
+                    option: None,
+                },
             });
         }
         *self = Self::Validated { negotiated };
@@ -337,17 +376,11 @@ impl fmt::Display for VersionError {
                 requested,
                 answered,
                 supported,
-                option,
-            } => {
-                let option = option.as_ref().map(|option| format!(" ({option})"));
-                write!(
-                    f,
-                    "the client asked for protocol version {requested}, the server answered \
-                     {answered}; accepted here: {}{}",
-                    list(supported),
-                    option.unwrap_or_default()
-                )
-            }
+            } => write!(
+                f,
+                "the client asked for protocol version {requested}, the server answered \
+                 {answered}; accepted here: {supported}"
+            ),
             Self::Malformed(what) => f.write_str(what),
         }
     }
@@ -365,7 +398,7 @@ impl VersionError {
                 supported,
                 ..
             } => {
-                let data = version_data(supported.iter().map(|v| v.as_str()), requested);
+                let data = supported.data(requested);
                 build::error(Some(id), -32602, &self.to_string(), Some(&data))
             }
             Self::OutOfOrder { .. } => build::error(Some(id), -32600, &self.to_string(), None),
@@ -387,15 +420,6 @@ pub(crate) fn version_data<'a>(
     )
 }
 
-/// Versions for people.
-pub(crate) fn list(versions: &[ProtocolVersion]) -> String {
-    versions
-        .iter()
-        .map(|version| version.as_str())
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
 /// -32022 for a modern client whose server speaks only sessions.
 #[must_use]
 pub fn modern_client_legacy_server(id: &RequestId, requested: &str, server: &str) -> Message {
@@ -414,19 +438,13 @@ pub fn modern_client_legacy_server(id: &RequestId, requested: &str, server: &str
 /// -32022 for a modern client whose server refused `server/discover` and was not asked for its
 /// version; `served` are those that it may speak.
 #[must_use]
-pub fn modern_client_refused(
-    id: &RequestId,
-    requested: &str,
-    served: &[ProtocolVersion],
-) -> Message {
+pub fn modern_client_refused(id: &RequestId, requested: &str, served: &Served) -> Message {
     let text = format!(
         "the client speaks {requested}, the server refused server/discover as servers before that \
          version do: these cannot talk to each other yet; use a client that begins with initialize \
-         and speaks one of {}",
-        list(served)
+         and speaks one of {served}"
     );
-    let data = version_data(served.iter().map(|version| version.as_str()), requested);
-    build::error(Some(id), -32022, &text, Some(&data))
+    build::error(Some(id), -32022, &text, Some(&served.data(requested)))
 }
 
 /// -32602 for a legacy client whose server speaks only 2026-07-28 or later.

@@ -2,6 +2,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::*;
+use crate::version::Served;
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 const INITIALIZE: &str =
@@ -193,7 +194,10 @@ fn a_modern_client_is_told_what_the_operator_allows() {
         post(&headers(&[MODERN, LIST]), &payload, &policy),
         Classified::Rejected(Rejection::UnsupportedVersion {
             requested: "2026-07-28".into(),
-            supported: vec![ProtocolVersion::V2025_11_25],
+            supported: Served {
+                versions: vec![ProtocolVersion::V2025_11_25],
+                option: Some("--pin 2025-11-25".into()),
+            },
         })
     );
 }

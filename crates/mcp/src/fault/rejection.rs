@@ -10,7 +10,7 @@ use http::StatusCode;
 
 use crate::build;
 use crate::message::{Message, ParseError, RequestId, json_string};
-use crate::version::{ProtocolVersion, list, version_data};
+use crate::version::{ProtocolVersion, Served, version_data};
 
 /// Why a message is refused before any server sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,9 +87,8 @@ pub enum Rejection {
     UnsupportedVersion {
         /// The version.
         requested: String,
-        /// What is served, newest first: modern versions, or legacy ones where no modern one is
-        /// allowed.
-        supported: Vec<ProtocolVersion>,
+        /// What is served: modern versions, or legacy ones where no modern one is allowed.
+        supported: Served,
     },
     /// A path other than `/mcp`.
     NotFound,
@@ -215,10 +214,7 @@ impl Rejection {
             Self::UnsupportedVersion {
                 requested,
                 supported,
-            } => Some(version_data(
-                supported.iter().map(|version| version.as_str()),
-                requested,
-            )),
+            } => Some(supported.data(requested)),
             _ => None,
         }
     }
@@ -291,8 +287,7 @@ impl fmt::Display for Rejection {
                 supported,
             } => write!(
                 f,
-                "protocol version {requested:?} is not served this way; use one of: {}",
-                list(supported)
+                "protocol version {requested:?} is not served this way; use one of: {supported}"
             ),
             Self::NotFound => f.write_str("nothing here; the MCP endpoint is /mcp"),
             Self::MethodNotAllowed { allow } => write!(f, "method not allowed; allowed: {allow}"),

@@ -68,3 +68,42 @@ fn a_refusal_names_what_would_have_been_accepted() {
         "{text}"
     );
 }
+
+#[test]
+fn a_refusal_names_the_option_that_leaves_no_more() {
+    let policy = |min: Option<&str>, pin: Option<&str>| {
+        let version = |text: &str| text.parse().unwrap();
+        let (min, pin) = (min.map(version), pin.map(version));
+        VersionPolicy { min, pin }
+    };
+    let legacy = "2025-11-25, 2025-06-18, 2025-03-26, 2024-11-05";
+    for (policy, era, told) in [
+        (policy(None, None), Era::Legacy, legacy),
+        (policy(None, None), Era::Modern, "2026-07-28"),
+        (
+            policy(Some("2025-06-18"), None),
+            Era::Legacy,
+            "2025-11-25, 2025-06-18 (--min-version 2025-06-18)",
+        ),
+        (
+            policy(None, Some("2025-06-18")),
+            Era::Modern,
+            "2025-06-18 (--pin 2025-06-18)",
+        ),
+        (
+            policy(Some("2025-03-26"), Some("2025-06-18")),
+            Era::Legacy,
+            "2025-06-18 (--pin 2025-06-18)",
+        ),
+        (
+            policy(Some("2026-07-28"), None),
+            Era::Legacy,
+            "2026-07-28 (--min-version 2026-07-28)",
+        ),
+        // These leave all of the era.
+        (policy(Some("2025-06-18"), None), Era::Modern, "2026-07-28"),
+        (policy(Some("2024-11-05"), None), Era::Legacy, legacy),
+    ] {
+        assert_eq!(policy.served(era).to_string(), told, "{policy:?}");
+    }
+}

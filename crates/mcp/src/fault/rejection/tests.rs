@@ -121,7 +121,10 @@ fn the_table() {
         (
             UnsupportedVersion {
                 requested: "2031-01-01".into(),
-                supported: vec![version("2026-07-28")],
+                supported: Served {
+                    versions: vec![version("2026-07-28")],
+                    option: None,
+                },
             },
             400,
             -32022,
@@ -207,7 +210,10 @@ fn what_a_client_needs_to_go_on_is_in_the_data() {
         (
             Rejection::UnsupportedVersion {
                 requested: "x".into(),
-                supported: vec![version("2026-07-28"), version("2025-11-25")],
+                supported: Served {
+                    versions: vec![version("2026-07-28"), version("2025-11-25")],
+                    option: None,
+                },
             },
             r#""data":{"supported":["2026-07-28","2025-11-25"],"requested":"x"}"#,
         ),
