@@ -67,7 +67,8 @@ impl Session {
         }
     }
 
-    /// `notifications/initialized`: requests wait until the server has accepted it.
+    /// `notifications/initialized`: what comes after it waits until the server has accepted it, and has
+    /// somewhere to put what it asks.
     fn initialized(self: &Arc<Self>, message: Message, headers: HeaderMap) {
         let session = Arc::clone(self);
         let job = async move {
@@ -77,16 +78,13 @@ impl Session {
             }
             session.handshake.lock().initialized = Some(message.detached());
             session.forward(message, headers, None).await;
-            session.start_standalone();
+            session.begin_standalone().await;
         };
         self.lane.push_barrier(self.job(job));
     }
 
     /// Something of the session's for its lane, which does not outlive it.
-    pub(super) fn job(
-        self: &Arc<Self>,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) -> BoxFuture<()> {
+    fn job(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) -> BoxFuture<()> {
         let session = Arc::clone(self);
         let bounded = async move {
             tokio::select! {

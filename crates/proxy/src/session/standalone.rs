@@ -2,9 +2,10 @@
 //!
 //! A pump takes them from the upstream leg and gives them to the client: over stdio straight to
 //! its one pipe, over HTTP into the log of [`StreamNumber::STANDALONE`], where the client's GET
-//! reads them, now or when it comes back. On an HTTP upstream the pump starts with the client's
-//! first GET, as the server would see it without a proxy; on a pipe it starts with
-//! `notifications/initialized`, because what nobody takes would stop the pipe.
+//! reads them, now or when it comes back. Between an HTTP client and an HTTP upstream the pump starts
+//! with the client's first GET, as the server would see it without a proxy; where one side is a pipe
+//! it starts with `notifications/initialized`: a stdio client has no GET, and what nobody takes from
+//! an upstream's pipe would stop it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -31,10 +32,9 @@ use super::{Session, wait_for_room};
 const MAX_COMPARED: usize = 1024;
 /// How long a client's GET waits for the upstream's stream to be open.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
-/// How long what the client sends next waits for it: a server drops what it asks there while no stream
-/// is open, and a request that comes before may be what makes it ask. No longer, as a server may keep
-/// the head back until it has an event.
-const OPEN_COURTESY: Duration = Duration::from_millis(250);
+/// How long what follows the handshake waits for it. No longer, as a server may keep the head of its
+/// response back until it has an event.
+const OPEN_HOLD: Duration = Duration::from_millis(250);
 
 /// The client's side of the standalone stream.
 #[derive(Default)]
@@ -183,10 +183,14 @@ impl Session {
             }
         };
         tokio::spawn(pumping.instrument(Span::clone(&self.span)));
-        let session = Arc::clone(self);
-        self.lane.push_barrier(self.job(async move {
-            let _ = tokio::time::timeout(OPEN_COURTESY, session.standalone.settled()).await;
-        }));
+    }
+
+    /// Starts the pump after the handshake, and waits for a short time until its stream is open or
+    /// known not to come: servers drop what they have to ask while none is, and what the client sends
+    /// next may be what makes them ask.
+    pub(super) async fn begin_standalone(self: &Arc<Self>) {
+        self.start_standalone();
+        let _ = tokio::time::timeout(OPEN_HOLD, self.standalone.settled()).await;
     }
 
     /// Whether the upstream's stream is, or was, read for the current leg.

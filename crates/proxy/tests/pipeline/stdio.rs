@@ -20,6 +20,7 @@ use crate::json::{payload, text};
 const INITIALIZE: &str =
     r#"{"id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{}}}"#;
 const INITIALIZED: &str = r#"{"method":"notifications/initialized"}"#;
+const ROOTS_CHANGED: &str = r#"{"method":"notifications/roots/list_changed"}"#;
 const CALL: &str = r#"{"id":1,"method":"tools/call","params":{"name":"t"}}"#;
 /// Not a tool's call, before which the tools are listed.
 const MODERN_REQUEST: &str = r#"{"id":1,"method":"x/ask","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
@@ -95,22 +96,17 @@ async fn everything_may_come_in_one_go() {
     let initialized = stdio.server.sent().await;
     assert!(stdio.server.is_quiet(Duration::from_secs(1)).await);
     initialized.accept();
-    for _ in 0..2 {
-        match stdio.server.call().await {
-            Call::Request(request) => request.json("{}"),
-            Call::Standalone(standalone) => standalone.refuse(),
-            Call::Sent(sent) => panic!("got {}", text(&sent.message)),
-        }
-    }
+    stdio.server.standalone().await.refuse();
+    stdio.server.request().await.json("{}");
     assert!(stdio.line().await.contains("protocolVersion"));
     assert!(stdio.line().await.contains(r#""id":1,"result""#));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_waits_for_the_standalone_stream_but_not_for_long() {
+async fn what_follows_the_handshake_waits_for_the_standalone_stream_but_not_for_long() {
     for settled_after in [100, 5000].map(Duration::from_millis) {
         let mut stdio = Stdio::new(Habits::default(), Config::default());
-        for message in [INITIALIZE, INITIALIZED, CALL] {
+        for message in [INITIALIZE, INITIALIZED, ROOTS_CHANGED, CALL] {
             stdio.send(message).await;
         }
         let begun = Instant::now();
@@ -119,13 +115,29 @@ async fn a_request_waits_for_the_standalone_stream_but_not_for_long() {
             sleep(settled_after).await;
             standalone.stream()
         };
-        let asking = async {
-            stdio.server.request().await.json("{}");
-            begun.elapsed()
+        let following = async {
+            // Not accepted: nothing waits for that.
+            let mut unaccepted = Vec::new();
+            let mut followed = Vec::new();
+            for _ in 0..2 {
+                match stdio.server.call().await {
+                    Call::Request(request) => {
+                        followed.push(("request", begun.elapsed().as_millis()));
+                        request.json("{}");
+                    }
+                    Call::Sent(sent) => {
+                        followed.push(("notification", begun.elapsed().as_millis()));
+                        unaccepted.push(sent);
+                    }
+                    Call::Standalone(_) => panic!("one stream is enough"),
+                }
+            }
+            followed.sort_unstable();
+            followed
         };
-        let (_stream, waited) = tokio::join!(opening, asking);
-        let expected = settled_after.min(Duration::from_millis(250));
-        assert_eq!(waited.as_millis(), expected.as_millis());
+        let (_stream, followed) = tokio::join!(opening, following);
+        let waited = settled_after.as_millis().min(250);
+        assert_eq!(followed, [("notification", waited), ("request", waited)]);
         assert!(stdio.line().await.contains("protocolVersion"));
         assert!(stdio.line().await.contains(r#""id":1,"result""#));
     }
