@@ -32,8 +32,11 @@ pub(crate) struct Oracle {
     was_open: bool,
     /// The next attempt may come at once.
     hurried: bool,
-    /// Attempts since the last that was of use.
+    /// Attempts since the last that was of use, rechecks aside: they cost none of the tries.
     in_vain: u32,
+    /// Rechecks so far, and whether the next attempt is one.
+    rechecks: u64,
+    rechecking: bool,
     finish: Option<Finish>,
 }
 
@@ -55,6 +58,8 @@ impl Oracle {
             was_open: false,
             hurried: false,
             in_vain: 0,
+            rechecks: 0,
+            rechecking: false,
             finish: None,
         }
     }
@@ -119,7 +124,7 @@ impl Oracle {
         self.last_start = Some(now);
         self.open_for = None;
         self.hurried = false;
-        self.in_vain += 1;
+        self.in_vain += u32::from(!std::mem::take(&mut self.rechecking));
         if self.is_answer() {
             // Resumes, tries for a connection, and tries on a busy server.
             let most = 2 * self.policy.max_attempts + 12;
@@ -280,6 +285,8 @@ impl Oracle {
         assert_eq!(counters.delivered, self.delivered);
         assert_eq!(counters.duplicates, self.duplicates);
         assert!(counters.committed <= counters.delivered);
+        self.rechecking |= counters.rechecks > self.rechecks;
+        self.rechecks = counters.rechecks;
         let (bytes, entries) = engine.held();
         assert!(bytes <= 4 * LONGEST, "holds {bytes} bytes of ids");
         assert!(
